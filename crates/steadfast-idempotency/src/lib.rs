@@ -1,1 +1,38 @@
-//! .
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod body;
+mod config;
+mod detach;
+mod digest;
+mod execution;
+mod fingerprint;
+mod future;
+mod handle;
+mod intake;
+mod keyed;
+mod layer;
+mod lease;
+mod operation;
+mod outcome;
+mod record;
+mod refusal;
+pub mod scope;
+#[doc = include_str!("../SEMANTICS.md")]
+pub mod semantics {}
+mod service;
+mod shared;
+mod signal;
+mod wait;
+
+pub use steadfast_core::idempotency::{Outcome, Promise};
+
+pub use crate::{
+    config::{ConfigError, IdempotencyConfig, KeyRequirement},
+    future::ResponseFuture,
+    handle::{IdempotencyHandle, Undrained},
+    layer::IdempotencyLayer,
+    operation::{MissingOperation, Operation},
+    scope::Scope,
+    service::Idempotency,
+};

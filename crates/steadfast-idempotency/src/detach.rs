@@ -1,0 +1,115 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    thread,
+};
+
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
+
+/// Work that outlives its caller.
+///
+/// It is polled where it stands, so that on the happy path nothing is spawned and panics and task-locals stay as they are without
+/// it. Dropped before it is done, it goes on in a task of its own. There is no task when the thread is panicking or the runtime
+/// is gone: then a claim is left to its lease.
+pub(crate) struct Detached<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    tracker: TaskTracker,
+    span: Span,
+}
+
+impl<T: Send + 'static> Detached<T> {
+    pub(crate) fn new(
+        work: impl Future<Output = T> + Send + 'static,
+        tracker: TaskTracker,
+    ) -> Self {
+        Self {
+            work: Some(Box::pin(work)),
+            tracker,
+            span: Span::current(),
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let work = self.work.as_mut().expect("polled after it was ready");
+        let poll = work.as_mut().poll(cx);
+        if poll.is_ready() {
+            self.work = None;
+        }
+        poll
+    }
+}
+
+impl<T: Send + 'static> Drop for Detached<T> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        if thread::panicking() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let work = self
+                .tracker
+                .track_future(work.instrument(self.span.clone()));
+            drop(runtime.spawn(work));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_is_dropped_goes_on_and_is_tracked() {
+        let tracker = TaskTracker::new();
+        let (start, started) = oneshot::channel::<()>();
+        let (finish, finished) = oneshot::channel();
+        let work = async move {
+            started.await.unwrap();
+            finish.send(()).unwrap();
+        };
+
+        drop(Detached::new(work, tracker.clone()));
+        assert_eq!(tracker.len(), 1);
+
+        start.send(()).unwrap();
+        finished.await.unwrap();
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_spawns_nothing() {
+        let tracker = TaskTracker::new();
+
+        assert_eq!(Detached::new(async { 7 }, tracker.clone()).await, 7);
+
+        assert!(tracker.is_empty());
+    }
+
+    #[test]
+    fn without_a_runtime_the_work_is_dropped() {
+        let (sender, mut receiver) = oneshot::channel::<()>();
+        let work = async move {
+            let _sender = sender;
+            std::future::pending::<()>().await;
+        };
+
+        drop(Detached::new(work, TaskTracker::new()));
+
+        assert_eq!(
+            receiver.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed)
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! The stored form of an answer. Stores do not read it; every version of this crate reads every format before its own.
+
+use std::{error::Error, fmt};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
+use steadfast_http::header::{IDEMPOTENT_REPLAYED, IDEMPOTENT_STORED};
+use steadfast_store::StoredResponse;
+
+const FORMAT: u16 = 1;
+
+/// An answer as it is kept.
+///
+/// Format 1, all numbers big-endian: kind (u8), status (u16), headers, and for a whole answer trailers and body. Headers are
+/// their count (u32), then for each the name and the value, each with its length (u32) in front; trailers are a flag (u8) and,
+/// if it is 1, headers; the body is the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    /// The whole answer.
+    Whole {
+        status: StatusCode,
+        headers: HeaderMap,
+        trailers: Option<HeaderMap>,
+        body: Bytes,
+    },
+    /// The answer was too large, or endless: its status, and where the thing it made is.
+    Tombstone {
+        status: StatusCode,
+        location: Option<HeaderValue>,
+    },
+}
+
+const WHOLE: u8 = 0;
+const TOMBSTONE: u8 = 1;
+
+impl Record {
+    pub(crate) fn whole(head: &response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self::Whole {
+            status: head.status,
+            headers: kept(&head.headers),
+            trailers,
+            body,
+        }
+    }
+
+    pub(crate) fn tombstone(head: &response::Parts) -> Self {
+        Self::Tombstone {
+            status: head.status,
+            location: head.headers.get(header::LOCATION).cloned(),
+        }
+    }
+
+    /// What is left of the answer when it is too large for the store.
+    pub(crate) fn without_body(self) -> Self {
+        match self {
+            Self::Whole {
+                status,
+                mut headers,
+                ..
+            } => Self::Tombstone {
+                status,
+                location: headers.remove(header::LOCATION),
+            },
+            tombstone @ Self::Tombstone { .. } => tombstone,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> StoredResponse {
+        let mut bytes = BytesMut::new();
+        match self {
+            Self::Whole {
+                status,
+                headers,
+                trailers,
+                body,
+            } => {
+                bytes.reserve(body.len() + 64 * headers.len());
+                bytes.put_u8(WHOLE);
+                bytes.put_u16(status.as_u16());
+                put_headers(&mut bytes, headers);
+                match trailers {
+                    Some(trailers) => {
+                        bytes.put_u8(1);
+                        put_headers(&mut bytes, trailers);
+                    }
+                    None => bytes.put_u8(0),
+                }
+                bytes.put_slice(body);
+            }
+            Self::Tombstone { status, location } => {
+                bytes.put_u8(TOMBSTONE);
+                bytes.put_u16(status.as_u16());
+                let mut headers = HeaderMap::new();
+                if let Some(location) = location {
+                    headers.insert(header::LOCATION, location.clone());
+                }
+                put_headers(&mut bytes, &headers);
+            }
+        }
+        StoredResponse::new(FORMAT, bytes.freeze())
+    }
+
+    pub(crate) fn decode(stored: &StoredResponse) -> Result<Self, UnreadableRecord> {
+        if stored.format() != FORMAT {
+            return Err(UnreadableRecord::Format(stored.format()));
+        }
+        let mut bytes = stored.bytes().clone();
+        let kind = bytes.try_get_u8()?;
+        let status = StatusCode::from_u16(bytes.try_get_u16()?)?;
+        let mut headers = get_headers(&mut bytes)?;
+        match kind {
+            WHOLE => {
+                let trailers = match bytes.try_get_u8()? {
+                    0 => None,
+                    1 => Some(get_headers(&mut bytes)?),
+                    _ => return Err(UnreadableRecord::Content),
+                };
+                Ok(Self::Whole {
+                    status,
+                    headers,
+                    trailers,
+                    body: bytes,
+                })
+            }
+            TOMBSTONE if bytes.is_empty() => Ok(Self::Tombstone {
+                status,
+                location: headers.remove(header::LOCATION),
+            }),
+            _ => Err(UnreadableRecord::Content),
+        }
+    }
+}
+
+fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap) {
+    bytes.put_u32(length(headers.len()));
+    for (name, value) in headers {
+        bytes.put_u32(length(name.as_str().len()));
+        bytes.put_slice(name.as_str().as_bytes());
+        bytes.put_u32(length(value.len()));
+        bytes.put_slice(value.as_bytes());
+    }
+}
+
+fn length(length: usize) -> u32 {
+    u32::try_from(length).expect("http bounds a header map below 2^16 names and far below 4 GiB")
+}
+
+fn get_headers(bytes: &mut Bytes) -> Result<HeaderMap, UnreadableRecord> {
+    let count = bytes.try_get_u32()?;
+    let mut headers = HeaderMap::new();
+    for _ in 0..count {
+        let name = HeaderName::from_bytes(&get_slice(bytes)?)?;
+        let value = HeaderValue::from_maybe_shared(get_slice(bytes)?)?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| UnreadableRecord::Content)?;
+    }
+    Ok(headers)
+}
+
+fn get_slice(bytes: &mut Bytes) -> Result<Bytes, UnreadableRecord> {
+    let length = bytes.try_get_u32()? as usize;
+    if length > bytes.len() {
+        return Err(UnreadableRecord::Content);
+    }
+    Ok(bytes.split_to(length))
+}
+
+/// A stored answer that this version cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnreadableRecord {
+    Content,
+    Format(u16),
+}
+
+impl fmt::Display for UnreadableRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content => f.write_str("the stored answer is damaged"),
+            Self::Format(format) => write!(f, "the stored answer has the unknown format {format}"),
+        }
+    }
+}
+
+impl Error for UnreadableRecord {}
+
+macro_rules! damaged {
+    ($($error:ty),*) => {
+        $(impl From<$error> for UnreadableRecord {
+            fn from(_: $error) -> Self {
+                Self::Content
+            }
+        })*
+    };
+}
+
+damaged!(
+    bytes::TryGetError,
+    http::status::InvalidStatusCode,
+    header::InvalidHeaderName,
+    header::InvalidHeaderValue
+);
+
+/// The headers that belong to the answer and not to the connection, the moment, the session or the caller that got it first.
+fn kept(headers: &HeaderMap) -> HeaderMap {
+    let named_by_connection: Vec<_> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let name_text = name.as_str();
+        if !is_never_stored(name) && !named_by_connection.iter().any(|named| named == name_text) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
+fn is_never_stored(name: &HeaderName) -> bool {
+    const PREFIXES: [&str; 4] = ["access-control-", "proxy-", "ratelimit", "x-ratelimit"];
+    const NAMES: [HeaderName; 31] = [
+        header::AGE,
+        header::ALT_SVC,
+        header::CONNECTION,
+        // The body's own length says it again.
+        header::CONTENT_LENGTH,
+        header::DATE,
+        header::RETRY_AFTER,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::VIA,
+        header::WWW_AUTHENTICATE,
+        HeaderName::from_static("authentication-info"),
+        HeaderName::from_static("baggage"),
+        HeaderName::from_static("clear-site-data"),
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("nel"),
+        HeaderName::from_static("report-to"),
+        HeaderName::from_static("reporting-endpoints"),
+        HeaderName::from_static("server-timing"),
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        HeaderName::from_static("x-amzn-trace-id"),
+        HeaderName::from_static("x-b3-spanid"),
+        HeaderName::from_static("x-b3-traceid"),
+        HeaderName::from_static("x-cloud-trace-context"),
+        HeaderName::from_static("x-correlation-id"),
+        HeaderName::from_static("x-request-id"),
+        IDEMPOTENT_REPLAYED,
+        IDEMPOTENT_STORED,
+    ];
+
+    NAMES.contains(name)
+        || PREFIXES
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
+}

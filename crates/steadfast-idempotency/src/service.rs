@@ -1,0 +1,105 @@
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use steadfast_http::{
+    BoxError,
+    body::{CapturedBody, ReplyBody},
+};
+use steadfast_store::Store;
+use tower_service::Service;
+
+use crate::{
+    ResponseFuture,
+    intake::{Intake, intake},
+    keyed,
+    shared::Shared,
+};
+
+/// The service that [`IdempotencyLayer`](crate::IdempotencyLayer) makes.
+///
+/// Ready when the inner service is. A request that the layer does not cover goes to the instance that was polled ready, with its
+/// body untouched. A keyed request gives that readiness back and asks for it again once its body is there, so that no permit of
+/// the inner service is held while a client is slow or a duplicate waits.
+pub struct Idempotency<S, St> {
+    inner: S,
+    shared: Arc<Shared<St>>,
+}
+
+impl<S, St> Idempotency<S, St> {
+    pub(crate) const fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
+        Self { inner, shared }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, St, B, RB> Service<Request<B>> for Idempotency<S, St>
+where
+    St: Store,
+    S: Service<Request<CapturedBody<B>>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    RB: Body<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    type Response = Response<ReplyBody<RB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, RB, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match intake(&self.shared.settings, self.shared.store.id(), request) {
+            Intake::Bypass(request) => {
+                ResponseFuture::bypassed(self.inner.call(request.map(CapturedBody::untouched)))
+            }
+            Intake::Refuse(problem) => ResponseFuture::refused(self.shared.refuse(problem)),
+            Intake::Keyed(request) => {
+                let unready = self.inner.clone();
+                let inner = mem::replace(&mut self.inner, unready).clone();
+                ResponseFuture::keyed(keyed::respond(Arc::clone(&self.shared), inner, request))
+            }
+        }
+    }
+}
+
+impl<S: Clone, St> Clone for Idempotency<S, St> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for Idempotency<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("inner", &self.inner)
+            .field("shared", &self.shared)
+            .finish()
+    }
+}

@@ -1,0 +1,92 @@
+use std::{sync::Arc, time::Duration};
+
+use steadfast_core::idempotency::{KeyDigest, OwnerId};
+use steadfast_store::{Standing, Store};
+use tokio::time::{Instant, sleep_until};
+
+use crate::shared::Shared;
+
+const FIRST_LOOK: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Waits until another owner's execution is over, and says how the operation stands then; `None` if it takes longer than
+/// `until`, or too many wait already.
+///
+/// # Cancel safety
+///
+/// Cancel safe: a waiter holds no claim, no connection and no slot.
+pub(crate) async fn until_over<St: Store>(
+    shared: &Arc<Shared<St>>,
+    key: &KeyDigest,
+    seed: &OwnerId,
+    until: Instant,
+) -> Option<Standing> {
+    let _place = shared.waiting.try_acquire().ok()?;
+    let mut pauses = Pauses::new(seed);
+    loop {
+        let next = Instant::now() + pauses.next();
+        if next > until {
+            return None;
+        }
+        sleep_until(next).await;
+        match shared.store.look_up(std::slice::from_ref(key)).await {
+            Ok(standings) => match standings.into_iter().next() {
+                Some(Standing::Running { .. }) | None => {}
+                Some(standing) => return Some(standing),
+            },
+            Err(error) => {
+                tracing::debug!(key = %key.prefix(), %error, "a look-up failed");
+            }
+        }
+    }
+}
+
+/// Doubling pauses, each between half of it and the whole: the waiters of one key do not ask in step.
+struct Pauses {
+    pause: Duration,
+    chance: u64,
+}
+
+impl Pauses {
+    fn new(seed: &OwnerId) -> Self {
+        let mut chance = [0; 8];
+        chance.copy_from_slice(&seed.as_bytes()[..8]);
+        Self {
+            pause: FIRST_LOOK,
+            chance: u64::from_be_bytes(chance),
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        // Each pause takes other bits of the seed, which is random.
+        self.chance = self.chance.rotate_left(8);
+        let share = self.chance & 0xff;
+        pause / 2 + pause / 2 * u32::try_from(share).unwrap_or(0) / 0xff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_half_a_second_and_lie_in_their_upper_half() {
+        let mut pauses = Pauses::new(&OwnerId::from_bytes([0x5a; 16]));
+
+        for longest in [25, 50, 100, 200, 400, 500, 500] {
+            let longest = Duration::from_millis(longest);
+            let pause = pauses.next();
+            assert!((longest / 2..=longest).contains(&pause), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn two_waiters_do_not_ask_in_step() {
+        let mut one = Pauses::new(&OwnerId::from_bytes([1; 16]));
+        let mut another = Pauses::new(&OwnerId::from_bytes([200; 16]));
+
+        assert_ne!(one.next(), another.next());
+    }
+}
