@@ -121,9 +121,7 @@ where
     let (begin, sent) = match begin(&shared, &mut work, drawn.owner).await {
         Ok(begin) => begin,
         Err(error) => {
-            if error.kind() == StoreErrorKind::Misconfigured {
-                log(&error, "the store cannot claim");
-            }
+            log(&error, "an operation could not be claimed");
             if error.may_have_applied() {
                 shared.release_in_background(Claimant {
                     key: work.ticket.key,

@@ -43,10 +43,9 @@ impl<St: Store> IdempotencyHandle<St> {
     /// Cancel safe: only the wait ends.
     pub async fn drain(&self, limit: Duration) -> Result<(), Undrained> {
         let tracker = &self.shared.tracker;
+        // A closed tracker still takes new work; closing is what lets a wait end.
         tracker.close();
-        let drained = timeout(limit, tracker.wait()).await;
-        tracker.reopen();
-        drained.map_err(|_| Undrained {
+        timeout(limit, tracker.wait()).await.map_err(|_| Undrained {
             running: tracker.len(),
         })
     }

@@ -25,7 +25,7 @@ pub(crate) struct Keyed<B> {
 
 pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>) -> Intake<B> {
     let config = &settings.config;
-    if !config.methods.contains(request.method()) || is_out_of_reach(request.headers()) {
+    if !config.methods.contains(request.method()) || is_grpc(request.headers()) {
         return Intake::Bypass(request);
     }
 
@@ -34,9 +34,6 @@ pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>
         Ok(None) => {
             return match config.key {
                 KeyRequirement::Optional => Intake::Bypass(request),
-                KeyRequirement::Required if request.extensions().get::<Operation>().is_some() => {
-                    Intake::Bypass(request)
-                }
                 KeyRequirement::Required => Intake::Refuse(refusal::missing_key()),
             };
         }
@@ -63,12 +60,11 @@ pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>
     })
 }
 
-/// An upgrade has no answer to keep; a gRPC call keeps its outcome in trailers, and streams.
-fn is_out_of_reach(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
-        || headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// A gRPC call keeps its outcome in trailers, and streams.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

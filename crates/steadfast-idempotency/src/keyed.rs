@@ -135,7 +135,10 @@ where
         };
 
         // The record is another owner's: that owner's answer is the operation's.
-        let standing = wait::until_over(&shared, &key, &drawn.owner, waits_until).await;
+        let standing = match wait::if_over(&shared, &key).await {
+            Some(standing) => Some(standing),
+            None => wait::until_over(&shared, &key, &drawn.owner, waits_until).await,
+        };
         return Ok(match (standing, own) {
             (
                 Some(Standing::Completed {

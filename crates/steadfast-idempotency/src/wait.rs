@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use steadfast_core::idempotency::{KeyDigest, OwnerId};
 use steadfast_store::{Standing, Store};
@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 ///
 /// Cancel safe: a waiter holds no claim, no connection and no slot.
 pub(crate) async fn until_over<St: Store>(
-    shared: &Arc<Shared<St>>,
+    shared: &Shared<St>,
     key: &KeyDigest,
     seed: &OwnerId,
     until: Instant,
@@ -29,14 +29,22 @@ pub(crate) async fn until_over<St: Store>(
             return None;
         }
         sleep_until(next).await;
-        match shared.store.look_up(std::slice::from_ref(key)).await {
-            Ok(standings) => match standings.into_iter().next() {
-                Some(Standing::Running { .. }) | None => {}
-                Some(standing) => return Some(standing),
-            },
-            Err(error) => {
-                tracing::debug!(key = %key.prefix(), %error, "a look-up failed");
-            }
+        if let Some(standing) = if_over(shared, key).await {
+            return Some(standing);
+        }
+    }
+}
+
+/// How the operation stands, unless another owner executes it or the store does not say.
+pub(crate) async fn if_over<St: Store>(shared: &Shared<St>, key: &KeyDigest) -> Option<Standing> {
+    match shared.store.look_up(std::slice::from_ref(key)).await {
+        Ok(standings) => standings
+            .into_iter()
+            .next()
+            .filter(|standing| !matches!(standing, Standing::Running { .. })),
+        Err(error) => {
+            tracing::debug!(key = %key.prefix(), %error, "a look-up failed");
+            None
         }
     }
 }

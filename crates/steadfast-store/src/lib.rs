@@ -5,6 +5,7 @@ mod dynamic;
 mod error;
 mod memory;
 mod port;
+mod reaper;
 mod record;
 
 pub use steadfast_core::idempotency::Transition;
@@ -15,5 +16,6 @@ pub use crate::{
     error::{StoreError, StoreErrorKind},
     memory::{MemoryStore, MemoryStoreConfig},
     port::{Begin, Incident, Reaped, Resolution, Standing, Store, StoreId},
+    reaper::{Reaper, ReaperConfig},
     record::{RecordSummary, Stage, StoredResponse},
 };
