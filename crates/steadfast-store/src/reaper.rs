@@ -1,4 +1,4 @@
-use std::{convert::Infallible, error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, num::NonZeroU32, time::Duration};
 
 use tokio::time::sleep;
 
@@ -8,7 +8,7 @@ use crate::{Reaped, Store, StoreError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaperConfig {
     interval: Duration,
-    batch: u32,
+    batch: NonZeroU32,
     indeterminate_retention: Duration,
 }
 
@@ -16,7 +16,7 @@ impl ReaperConfig {
     /// 1 min between passes. Expiry is judged when a key is used, so a late reaper costs space and nothing else.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
     /// 1000 records in one step: a few milliseconds of the store's time.
-    pub const DEFAULT_BATCH: u32 = 1000;
+    pub const DEFAULT_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("1000 is not zero");
     /// 30 days from the end of the lease, for somebody to decide.
     pub const DEFAULT_INDETERMINATE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
@@ -26,9 +26,9 @@ impl ReaperConfig {
         Self { interval, ..self }
     }
 
-    /// The most records that one step of the store removes; zero counts as one. Default [1000](Self::DEFAULT_BATCH).
+    /// The most records that one step of the store removes. Default [1000](Self::DEFAULT_BATCH).
     #[must_use]
-    pub const fn with_batch(self, batch: u32) -> Self {
+    pub const fn with_batch(self, batch: NonZeroU32) -> Self {
         Self { batch, ..self }
     }
 
@@ -81,7 +81,7 @@ impl<St: Store> Reaper<St> {
     ///
     /// Cancel safe: each step stands by itself.
     pub async fn pass(&self) -> Result<Reaped, StoreError> {
-        let batch = self.config.batch.max(1);
+        let batch = self.config.batch.get();
         let mut total = Reaped::default();
         loop {
             let reaped = self
