@@ -15,3 +15,8 @@ pub use steadfast_store as store;
 pub use steadfast_store_postgres as store_postgres;
 #[cfg(feature = "store-sqlite")]
 pub use steadfast_store_sqlite as store_sqlite;
+
+/// Compiles the front page's example.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
