@@ -1,0 +1,59 @@
+//! `cargo xtask test`: every test and doctest of the workspace.
+
+mod tally;
+
+use std::io::{self, BufRead, BufReader, Write};
+
+use crate::{postgres, step::Step};
+
+use self::tally::Tally;
+
+/// Runs the tests, `passed_on` going to `cargo test`, and says whether all passed.
+pub(crate) fn run(passed_on: &[String]) -> bool {
+    match postgres::ensure() {
+        Ok(source) => eprintln!("==> postgres: {source}"),
+        Err(reason) => {
+            eprintln!("==> postgres: {reason}");
+            return false;
+        }
+    }
+
+    // `cargo test` builds a program as a program only for integration tests of its own package; tests/programs runs the
+    // payments program from another one. Selecting tests too gives both steps the same features: nothing is compiled twice.
+    let build = Step::cargo(
+        "build",
+        [
+            "build",
+            "--workspace",
+            "--all-features",
+            "--bins",
+            "--tests",
+        ],
+    );
+    if !build.run() {
+        eprintln!("==> test: nothing was run");
+        return false;
+    }
+
+    let mut arguments = vec!["test", "--workspace", "--all-features", "--no-fail-fast"];
+    arguments.extend(passed_on.iter().map(String::as_str));
+    let mut tally = Tally::default();
+    let passed = Step::cargo("test", arguments).run_reading(|output| copy(output, &mut tally));
+
+    eprintln!("==> test: {tally}");
+    passed && !tally.found_failure()
+}
+
+/// Shows the output as it comes, and counts what it reports.
+fn copy(output: impl io::Read, tally: &mut Tally) -> io::Result<()> {
+    let mut output = BufReader::new(output);
+    let mut shown = io::stdout();
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line)? > 0 {
+        shown.write_all(&line)?;
+        shown.flush()?;
+        tally.read(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    Ok(())
+}
