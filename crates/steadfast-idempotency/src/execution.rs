@@ -339,19 +339,16 @@ impl<St: Store> Run<St> {
     /// Stores the answer. Past the completion wait, storing goes on in a task of its own.
     async fn complete(self, record: Record) -> Completion {
         let wait = self.shared.settings.config.completion_wait;
-        let tracker = self.shared.tracker.clone();
         let mut storing = Box::pin(self.store(record));
         match timeout(wait, &mut storing).await {
             Ok(completion) => completion,
             Err(_) => {
-                tracker.spawn(
-                    async move {
-                        if matches!(storing.await, Completion::Fenced) {
-                            tracing::warn!("an answer was given whose operation has another owner");
-                        }
+                let stored_later = async move {
+                    if matches!(storing.await, Completion::Fenced) {
+                        tracing::warn!("an answer was given whose operation has another owner");
                     }
-                    .in_current_span(),
-                );
+                };
+                drop(tokio::spawn(stored_later.in_current_span()));
                 Completion::Unstored
             }
         }

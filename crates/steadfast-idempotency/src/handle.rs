@@ -27,16 +27,16 @@ impl<St: Store> IdempotencyHandle<St> {
     /// How many operations run now, those whose callers left and those whose answers are still being stored included.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.shared.tracker.len()
+        self.shared.running()
     }
 
-    /// Waits until nothing runs, `limit` at most. A web server's graceful shutdown waits for connections; operations whose
+    /// Waits until nothing runs, and no claim is being released in the background, `limit` at most. A web server's graceful shutdown waits for connections; operations whose
     /// callers left, and answers that the store has not acknowledged, go on without one. Stop accepting requests first: an
     /// operation that starts meanwhile is waited for too.
     ///
     /// # Errors
     ///
-    /// [`Undrained`] if something still runs at the limit. A runtime that stops then cuts it: its record is left to its lease.
+    /// [`Undrained`] if something is left at the limit. A runtime that stops then cuts it: its record is left to its lease.
     ///
     /// # Cancel safety
     ///

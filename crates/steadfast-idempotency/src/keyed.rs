@@ -111,7 +111,7 @@ where
         };
 
         let execution = execute(Arc::clone(&shared), work, drawn, slot);
-        let (ticket, own) = match Detached::new(execution, shared.tracker.clone()).await {
+        let (ticket, own) = match Detached::new(execution).await {
             End::Answered(answer) => return answer,
             End::Panicked(panic) => resume_unwind(panic),
             End::Busy(mut busy) => {

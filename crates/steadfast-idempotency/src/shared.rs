@@ -56,6 +56,11 @@ impl<St> Shared<St> {
         }
     }
 
+    /// How many executions run.
+    pub(crate) fn running(&self) -> usize {
+        self.settings.config.max_running - self.running.available_permits()
+    }
+
     /// A place among the executions that may run at once.
     pub(crate) fn slot(&self) -> Option<Slot> {
         let permit = Arc::clone(&self.running).try_acquire_owned().ok()?;
@@ -127,7 +132,7 @@ impl<St> fmt::Debug for Shared<St> {
         f.debug_struct("Shared")
             .field("config", &self.settings.config)
             .field("promise", &self.settings.promise)
-            .field("tracked", &self.tracker.len())
+            .field("running", &self.running())
             .finish_non_exhaustive()
     }
 }

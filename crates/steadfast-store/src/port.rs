@@ -29,8 +29,8 @@ use crate::{Capabilities, RecordSummary, StoreError, StoredResponse};
 ///
 /// # Cancel safety
 ///
-/// Dropping a future of these methods leaves the store consistent, and leaves open whether the step was taken: as after a lost
-/// acknowledgement.
+/// Dropping a future of these methods leaves the store consistent, and leaves open whether the step was taken, or will be: a
+/// statement that is under way can land after a later call was answered.
 ///
 /// # Implementing
 ///
@@ -39,9 +39,10 @@ pub trait Store: Send + Sync + 'static {
     /// What the store can keep.
     fn capabilities(&self) -> Capabilities;
 
-    /// Names these records within this process: equal for handles on the same records.
+    /// Names this store within this process: equal for a store and its clones.
     ///
-    /// A layer that finds a request claimed by another layer over the same records lets it pass.
+    /// A layer that finds a request claimed by another layer over the same store lets it pass. Two stores that were opened apart
+    /// on the same records do not know each other.
     fn id(&self) -> StoreId;
 
     /// Claims the operation, or says why not.
@@ -256,7 +257,7 @@ pub struct Reaped {
     pub lapsed: u64,
 }
 
-/// Names the records of one store within this process.
+/// Names a store and its clones within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreId(u64);
 

@@ -1,5 +1,7 @@
 //! What is `MemoryStore`'s own: its bound, its clones and its clock. The contract is tested by the conformance suite.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{sync::Arc, time::Duration};
 
 use steadfast_core::idempotency::{Claim, Fingerprint, KeyDigest, OwnerId, Promise, Terms};
@@ -127,7 +129,8 @@ async fn questions_about_unknown_keys_take_no_room() {
     let store = small_store(4 << 10);
     let claim = claimed(&store, 0, Promise::AtLeastOnce).await;
     let stranger = Claim::granted(*claim.claimant(), claim.execution());
-    store.release(claim.claimant()).await.unwrap();
+    let released = store.release(claim.claimant()).await.unwrap();
+    assert_eq!(released, Transition::Applied);
 
     for _ in 0..100 {
         let renewed = store.renew(&stranger, LEASE).await.unwrap();
