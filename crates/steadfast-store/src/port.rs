@@ -24,7 +24,8 @@ use crate::{Capabilities, RecordSummary, StoreError, StoredResponse};
 /// - An acknowledged transition is not forgotten, within the store's [`Capabilities`].
 /// - A method bounds its own time. When it cannot tell whether the step was taken it answers an error that
 ///   [may have applied](StoreError::may_have_applied); the caller may then ask again: [`begin`](Self::begin),
-///   [`renew`](Self::renew), [`complete`](Self::complete) and [`release`](Self::release) are idempotent for their owner.
+///   [`renew`](Self::renew) and [`complete`](Self::complete) find their own work. The others, sent again after they were taken,
+///   are fenced and change nothing.
 /// - Durations are kept to the microsecond or better; a finer part is rounded up.
 ///
 /// # Cancel safety
