@@ -17,6 +17,7 @@ mod operation;
 mod outcome;
 mod record;
 mod refusal;
+mod run;
 pub mod scope;
 #[doc = include_str!("../SEMANTICS.md")]
 pub mod semantics {}

@@ -263,3 +263,110 @@ fn is_never_stored(name: &HeaderName) -> bool {
             .iter()
             .any(|prefix| name.as_str().starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(headers: &[(&str, &[u8])]) -> response::Parts {
+        let mut response = Response::builder().status(201);
+        for (name, value) in headers {
+            response = response.header(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        response.body(()).unwrap().into_parts().0
+    }
+
+    fn read_again(record: &Record) -> Record {
+        Record::decode(&record.encode()).unwrap()
+    }
+
+    #[test]
+    fn a_whole_answer_survives_its_stored_form() {
+        let head = head(&[
+            ("x-a", b"1"),
+            ("x-b", b"\xff\xfe"),
+            ("x-a", b"2"),
+            ("x-empty", b""),
+        ]);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("checksum", HeaderValue::from_static("7"));
+
+        for trailers in [None, Some(trailers), Some(HeaderMap::new())] {
+            let record = Record::whole(&head, Bytes::from_static(b"body"), trailers);
+            assert_eq!(read_again(&record), record);
+        }
+    }
+
+    #[test]
+    fn a_tombstone_survives_its_stored_form() {
+        let with_location = Record::tombstone(&head(&[("location", b"/charges/1")]));
+        let without = Record::tombstone(&head(&[]));
+
+        assert_eq!(read_again(&with_location), with_location);
+        assert_eq!(read_again(&without), without);
+    }
+
+    /// Records live for days: what this version wrote, every later one must read.
+    #[test]
+    fn format_1_stays_what_it_is() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("t", HeaderValue::from_static("v"));
+        let record = Record::whole(
+            &head(&[("x-a", b"1")]),
+            Bytes::from_static(b"hi"),
+            Some(trailers),
+        );
+
+        let stored = record.encode();
+
+        let bytes =
+            b"\0\0\xc9\0\0\0\x01\0\0\0\x03x-a\0\0\0\x011\x01\0\0\0\x01\0\0\0\x01t\0\0\0\x01vhi";
+        assert_eq!(stored.format(), 1);
+        assert_eq!(stored.bytes().as_ref(), bytes);
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        let stored = StoredResponse::new(2, "anything");
+
+        assert_eq!(Record::decode(&stored), Err(UnreadableRecord::Format(2)));
+    }
+
+    #[test]
+    fn a_record_that_was_cut_short_is_refused_up_to_its_body() {
+        let record = Record::whole(&head(&[("x-a", b"1")]), Bytes::new(), None);
+        let bytes = record.encode().bytes().clone();
+
+        for end in 0..bytes.len() {
+            let cut = StoredResponse::new(FORMAT, bytes.slice(..end));
+            assert_eq!(
+                Record::decode(&cut),
+                Err(UnreadableRecord::Content),
+                "{end}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let _ = Record::decode(&StoredResponse::new(FORMAT, bytes));
+        }
+
+        #[test]
+        fn a_damaged_record_never_panics(at in 0..64_usize, byte: u8) {
+            let record = Record::whole(
+                &head(&[("x-a", b"1"), ("location", b"/charges/1")]),
+                Bytes::from_static(b"body"),
+                Some(HeaderMap::new()),
+            );
+            let mut bytes = record.encode().bytes().to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = Record::decode(&StoredResponse::new(FORMAT, bytes));
+        }
+    }
+}
