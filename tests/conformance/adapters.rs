@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use steadfast_store::{DynStore, MemoryStore, Store};
+use steadfast::store::{DynStore, MemoryStore, Store};
 use steadfast_testkit::{conformance::Bench, faults::FaultyStore};
 
 macro_rules! adapter {

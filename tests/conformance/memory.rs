@@ -1,4 +1,4 @@
-use steadfast_store::MemoryStore;
+use steadfast::store::MemoryStore;
 use steadfast_testkit::conformance::Bench;
 use tokio::runtime::{Builder, Runtime};
 

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use steadfast_store::Store;
-use steadfast_store_postgres::PostgresStore;
+use steadfast::store::Store;
+use steadfast::store_postgres::PostgresStore;
 use steadfast_testkit::{conformance::Bench, postgres::Database};
 use tokio::sync::{Semaphore, SemaphorePermit};
 

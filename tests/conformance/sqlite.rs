@@ -3,8 +3,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use steadfast_store::Store;
-use steadfast_store_sqlite::SqliteStore;
+use steadfast::store::Store;
+use steadfast::store_sqlite::SqliteStore;
 use steadfast_testkit::conformance::Bench;
 use tempfile::TempDir;
 

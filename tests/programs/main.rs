@@ -1,1 +1,16 @@
-//! .
+//! Runs the payments program as its users do and holds it to what its README says.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod client;
+mod command_line;
+mod crashes;
+mod faults;
+mod in_process;
+mod load;
+mod postgres;
+mod processes;
+mod program;
+mod provider;
+mod readme;

@@ -1,0 +1,245 @@
+//! The routes of the API.
+
+use std::{error::Error, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, State, rejection::PathRejection},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+use steadfast::{
+    idempotency::{IdempotencyLayer, Operation},
+    store::DynStore,
+};
+use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
+use tracing::Level;
+
+use crate::{
+    account::{Account, authenticate},
+    charges::{Charge, Charges, ChargesError},
+    problem::Problem,
+    provider_client::{ProviderClient, ProviderError},
+    request::ChargeRequest,
+};
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) charges: Charges,
+    pub(crate) provider: ProviderClient,
+}
+
+/// `idempotency` covers the one route that has effects. As a route layer it claims nothing for a 404 or 405, and it stands inside
+/// authentication, whose account is its scope.
+pub(crate) fn routes(api: Arc<Api>, idempotency: IdempotencyLayer<DynStore>) -> Router {
+    let charges = post(create).route_layer(idempotency).get(list);
+    Router::new()
+        .route("/v1/charges", charges)
+        .route("/v1/charges/{id}", get(show))
+        .route_layer(middleware::from_fn(authenticate))
+        .route("/healthz", get(healthz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::INFO))
+                // Whoever answers with a failure knows why, and has logged it.
+                .on_failure(()),
+        )
+}
+
+/// Runs once for each operation, and again only if nobody knows how the last execution ended. Whatever was done by then is done
+/// again to the same effect: the provider knows the derived key, and the row its id.
+async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(account): Extension<Account>,
+    operation: Operation,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let request = ChargeRequest::parse(&headers, &body)?;
+
+    let made = api
+        .provider
+        .charge(
+            &operation.derive("charge"),
+            request.amount,
+            &request.currency,
+        )
+        .await?;
+    let charge = Charge {
+        id: format!("{ID_PREFIX}{}", operation.derive("id")),
+        account: account.id().to_owned(),
+        amount: request.amount,
+        currency: request.currency,
+        order: request.order,
+        customer: request.customer,
+        provider_id: made.id,
+        created: made.at,
+    };
+    let kept = api.charges.keep(&charge).await?;
+    if kept != charge {
+        return Err(key_used_before());
+    }
+
+    tracing::info!(
+        charge = charge.id,
+        execution = operation.execution(),
+        "charged"
+    );
+    Ok((StatusCode::CREATED, Json(ChargeBody::from(&charge))).into_response())
+}
+
+async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(account): Extension<Account>,
+) -> Result<Response, Problem> {
+    let page = api.charges.list(account.id()).await?;
+    let body = ListBody {
+        object: "list",
+        data: page.charges.iter().map(ChargeBody::from).collect(),
+        has_more: page.has_more,
+    };
+    Ok(Json(body).into_response())
+}
+
+async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(account): Extension<Account>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let charge = match id {
+        Ok(Path(id)) if is_charge_id(&id) => api.charges.find(account.id(), &id).await?,
+        Ok(_) | Err(_) => None,
+    };
+    match charge {
+        Some(charge) => Ok(Json(ChargeBody::from(&charge)).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no-such-charge",
+            "this account has no charge with this id",
+        )),
+    }
+}
+
+async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-path",
+        "there is nothing here",
+    )
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no-such-method",
+        "this path does not take this method",
+    )
+}
+
+const ID_PREFIX: &str = "ch_";
+
+/// Only what can be an id reaches the database.
+fn is_charge_id(text: &str) -> bool {
+    text.strip_prefix(ID_PREFIX)
+        .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[derive(Serialize)]
+struct ListBody<'a> {
+    object: &'static str,
+    data: Vec<ChargeBody<'a>>,
+    has_more: bool,
+}
+
+/// A charge as clients see it.
+#[derive(Serialize)]
+struct ChargeBody<'a> {
+    id: &'a str,
+    object: &'static str,
+    amount: i64,
+    currency: &'a str,
+    order: Option<&'a str>,
+    customer: Option<&'a str>,
+    status: &'static str,
+    provider_id: &'a str,
+    created: i64,
+}
+
+impl<'a> From<&'a Charge> for ChargeBody<'a> {
+    fn from(charge: &'a Charge) -> Self {
+        Self {
+            id: &charge.id,
+            object: "charge",
+            amount: charge.amount,
+            currency: &charge.currency,
+            order: charge.order.as_deref(),
+            customer: charge.customer.as_deref(),
+            // A charge that did not succeed is never kept.
+            status: "succeeded",
+            provider_id: &charge.provider_id,
+            created: charge.created,
+        }
+    }
+}
+
+/// The key outlived the record of its first use, and asks for something else: after retention, or with a store that forgot.
+fn key_used_before() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "key-reused",
+        "an earlier charge was made with this key and another request; nothing was charged, use a new key",
+    )
+}
+
+impl From<ProviderError> for Problem {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::KeyReused => key_used_before(),
+            // A 503 says that the outcome is unknown: the next request with this key takes over at once.
+            ProviderError::Failing { .. } | ProviderError::Unreachable(_) => {
+                tracing::warn!(error = &error as &dyn Error, "no answer from the provider");
+                Self::unavailable(
+                    "provider-unavailable",
+                    "the card provider cannot be reached or is failing; the charge may have been made, so send the same request with the same key again",
+                )
+            }
+            ProviderError::Refused { .. }
+            | ProviderError::Unreadable(_)
+            | ProviderError::WrongAmount { .. } => {
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "the provider cannot be understood"
+                );
+                Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    "provider-error",
+                    "the card provider's answer cannot be understood; whether the charge was made is unknown",
+                )
+            }
+        }
+    }
+}
+
+impl From<ChargesError> for Problem {
+    fn from(error: ChargesError) -> Self {
+        tracing::error!(error = &error as &dyn Error, "the database failed");
+        Self::unavailable(
+            "database-unavailable",
+            "the database cannot be used; send the same request again",
+        )
+    }
+}

@@ -1,0 +1,218 @@
+//! The command line and the environment.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use reqwest::Url;
+
+/// A payments API that charges once, whatever the client, the network or the process does.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API, with a fake card provider beside it (the default command)
+    Serve(ServeConfig),
+    /// Serve the fake card provider alone
+    Provider(ProviderConfig),
+}
+
+impl Command {
+    /// Reads the arguments of the process; without any it is `serve`. Ends the process if they mean nothing.
+    #[must_use]
+    pub fn from_arguments() -> Self {
+        Cli::parse()
+            .command
+            .or_else(|| Cli::parse_from(["payments", "serve"]).command)
+            .expect("the arguments name a command")
+    }
+}
+
+/// The configuration of `payments serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeConfig {
+    /// Where the API listens; port 0 takes a free one
+    #[arg(long, env = "PAYMENTS_LISTEN", value_name = "ADDRESS")]
+    #[arg(default_value = "127.0.0.1:3000")]
+    pub listen: String,
+
+    /// Where charges and idempotency records are kept: sqlite:PATH, postgres://... or memory:
+    #[arg(
+        long,
+        env = "PAYMENTS_STORE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    #[arg(default_value = "sqlite:payments.db")]
+    pub store: StoreUrl,
+
+    /// Where the built-in provider listens; port 0 takes a free one
+    #[arg(long, env = "PAYMENTS_PROVIDER_LISTEN", value_name = "ADDRESS")]
+    #[arg(default_value = "127.0.0.1:3001")]
+    pub provider_listen: String,
+
+    /// The provider to use; with it the built-in one is not started
+    #[arg(long, env = "PAYMENTS_PROVIDER_URL", value_name = "URL")]
+    #[arg(value_parser = provider_url)]
+    pub provider_url: Option<Url>,
+
+    /// How long one call of the provider may take
+    #[arg(long, env = "PAYMENTS_PROVIDER_TIMEOUT", value_name = "DURATION")]
+    #[arg(default_value = "2s", value_parser = positive_duration)]
+    pub provider_timeout: Duration,
+
+    /// How long a charge stays untouched after the death of its process; at least 100ms
+    #[arg(long, env = "PAYMENTS_LEASE", value_name = "DURATION")]
+    #[arg(default_value = "5s", value_parser = positive_duration)]
+    pub lease: Duration,
+}
+
+/// The configuration of `payments provider`.
+#[derive(Clone, Debug, Args)]
+pub struct ProviderConfig {
+    /// Where the provider listens; port 0 takes a free one
+    #[arg(long, env = "PAYMENTS_PROVIDER_LISTEN", value_name = "ADDRESS")]
+    #[arg(default_value = "127.0.0.1:3001")]
+    pub listen: String,
+}
+
+/// Where charges and idempotency records are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// Nowhere: they are gone with the process.
+    Memory,
+    /// A Postgres database.
+    Postgres(String),
+    /// A SQLite file.
+    Sqlite(PathBuf),
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("Memory"),
+            // The URL may hold a password.
+            Self::Postgres(_) => f.write_str("Postgres(..)"),
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = text
+            .split_once(':')
+            .ok_or("expected sqlite:PATH, postgres://... or memory:")?;
+        match scheme {
+            "memory" if rest.is_empty() => Ok(Self::Memory),
+            "memory" => Err("nothing may follow memory:"),
+            "postgres" | "postgresql" => Ok(Self::Postgres(text.to_owned())),
+            "sqlite" => sqlite_path(rest.strip_prefix("//").unwrap_or(rest)).map(Self::Sqlite),
+            _ => Err("expected sqlite:PATH, postgres://... or memory:"),
+        }
+    }
+}
+
+fn sqlite_path(path: &str) -> Result<PathBuf, &'static str> {
+    if path.is_empty() {
+        Err("expected a path after sqlite:")
+    } else if path == ":memory:" {
+        Err("use memory: to keep nothing")
+    } else if path.contains('?') {
+        Err("a SQLite path takes no parameters")
+    } else {
+        Ok(path.into())
+    }
+}
+
+fn provider_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "http" {
+        return Err("only http:// is supported".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must have neither a query nor a fragment".to_owned());
+    }
+    Ok(url)
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("it must be longer than zero".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_store_is_named_by_its_scheme() {
+        for (text, store) in [
+            ("memory:", StoreUrl::Memory),
+            ("sqlite:a.db", StoreUrl::Sqlite("a.db".into())),
+            ("sqlite://a.db", StoreUrl::Sqlite("a.db".into())),
+            ("sqlite:///var/a.db", StoreUrl::Sqlite("/var/a.db".into())),
+            (
+                "postgres://u:p@h/d",
+                StoreUrl::Postgres("postgres://u:p@h/d".into()),
+            ),
+            (
+                "postgresql://h/d",
+                StoreUrl::Postgres("postgresql://h/d".into()),
+            ),
+        ] {
+            assert_eq!(text.parse(), Ok(store), "{text}");
+        }
+        for text in [
+            "",
+            "a.db",
+            "memory:x",
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite:a.db?mode=ro",
+            "mysql://h/d",
+        ] {
+            assert!(text.parse::<StoreUrl>().is_err(), "{text} passed");
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_store_is_not_shown() {
+        let store: StoreUrl = "postgres://user:secret@host/database".parse().unwrap();
+
+        assert!(!format!("{store:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_provider_is_named_by_a_plain_http_url() {
+        assert!(provider_url("http://127.0.0.1:3001").is_ok());
+        for text in ["127.0.0.1:3001", "https://h", "http://h?a=b", "http://h#a"] {
+            assert!(provider_url(text).is_err(), "{text} passed");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_is_not_zero() {
+        assert_eq!(positive_duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["5", "0s", "-1s", "soon"] {
+            assert!(positive_duration(text).is_err(), "{text} passed");
+        }
+    }
+}
