@@ -1,95 +1,22 @@
-use std::{any::Any, error::Error, future::poll_fn, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use steadfast_core::idempotency::{Claimant, OwnerId};
-use steadfast_http::{
-    BoxError,
-    body::{Captured, CapturedBody, ReplyBody},
-};
+use steadfast_http::{BoxError, body::CapturedBody};
 use steadfast_store::{Begin, Store, StoreError};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
 use crate::{
-    answer,
-    keyed::Ticket,
-    refusal,
+    answer, refusal,
     run::Run,
     shared::{Shared, Slot},
+    signal::log,
+    work::{Drawn, End, Work},
 };
-
-/// A request that waits for its execution, and the service that will run it.
-pub(crate) struct Work<S> {
-    pub(crate) ticket: Ticket,
-    pub(crate) inner: S,
-    pub(crate) parts: Parts,
-    pub(crate) body: Captured,
-}
-
-impl<S> Work<S> {
-    pub(crate) const fn new(inner: S, parts: Parts, body: Captured, ticket: Ticket) -> Self {
-        Self {
-            ticket,
-            inner,
-            parts,
-            body,
-        }
-    }
-
-    pub(crate) async fn ready<B>(&mut self) -> Result<(), S::Error>
-    where
-        S: Service<Request<CapturedBody<B>>>,
-    {
-        poll_fn(|cx| self.inner.poll_ready(cx)).await
-    }
-
-    /// Frees what the inner service reserved for a call that is not made yet.
-    pub(crate) fn give_readiness_back(&mut self)
-    where
-        S: Clone,
-    {
-        self.inner = self.inner.clone();
-    }
-}
-
-/// The names of one execution: its own, and the one that its record gets when it is abandoned.
-#[derive(Clone, Copy)]
-pub(crate) struct Drawn {
-    pub(crate) owner: OwnerId,
-    successor: OwnerId,
-}
-
-impl Drawn {
-    pub(crate) fn draw() -> Result<Self, getrandom::Error> {
-        let mut owner = [0; 16];
-        let mut successor = [0; 16];
-        getrandom::fill(&mut owner)?;
-        getrandom::fill(&mut successor)?;
-        Ok(Self {
-            owner: OwnerId::from_bytes(owner),
-            successor: OwnerId::from_bytes(successor),
-        })
-    }
-}
-
-/// How one try to execute ended.
-pub(crate) enum End<S, RB, E> {
-    /// This is the answer.
-    Answered(Result<Response<ReplyBody<RB>>, E>),
-    /// Another owner executes the operation; the request is given back.
-    Busy(Work<S>),
-    /// The handler panicked.
-    Panicked(Box<dyn Any + Send>),
-    /// The operation was started here, and its record is another owner's by now. What the handler answered is given back, if it
-    /// did.
-    Superseded {
-        ticket: Ticket,
-        own: Option<Response<ReplyBody<RB>>>,
-    },
-}
 
 /// Claims the operation, runs the handler and settles the record.
 pub(crate) async fn execute<S, St, B, RB>(
@@ -166,9 +93,4 @@ async fn begin<S, St: Store>(
     let terms = shared.terms(&work.ticket, owner);
     let begin = shared.store.begin(&work.ticket.key, &terms).await?;
     Ok((begin, sent))
-}
-
-pub(crate) fn log(error: &StoreError, what: &'static str) {
-    let error: &(dyn Error + 'static) = error;
-    tracing::warn!(error, "{what}");
 }

@@ -3,7 +3,6 @@ use std::{panic::resume_unwind, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use steadfast_core::idempotency::{Fingerprint, KeyDigest, ScopeDigest};
 use steadfast_http::{
     BoxError, Deadline,
     body::{CapturedBody, ReplyBody},
@@ -16,21 +15,14 @@ use tracing::Instrument;
 use crate::{
     answer, body,
     detach::Detached,
-    execution::{Drawn, End, Work, execute},
+    execution::execute,
     intake::Keyed,
     refusal,
     shared::Shared,
     signal::{self, Signal},
     wait,
+    work::{Drawn, End, Ticket, Work},
 };
-
-/// Which operation a request asks for, and what of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Ticket {
-    pub(crate) scope: ScopeDigest,
-    pub(crate) key: KeyDigest,
-    pub(crate) fingerprint: Fingerprint,
-}
 
 /// Answers a request that names an operation.
 ///

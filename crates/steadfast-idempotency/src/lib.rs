@@ -25,6 +25,7 @@ mod service;
 mod shared;
 mod signal;
 mod wait;
+mod work;
 
 pub use steadfast_core::idempotency::{Outcome, Promise};
 

@@ -16,14 +16,13 @@ use tracing::Instrument;
 
 use crate::{
     Operation, answer,
-    execution::{End, Work, log},
-    keyed::Ticket,
     lease::{Lease, Lost},
     outcome::{Produced, Settlement, produce},
     record::Record,
     refusal,
     shared::{FIRST_DELAY, Shared, Slot, next_delay},
-    signal::Signal,
+    signal::{Signal, log},
+    work::{End, Ticket, Work},
 };
 
 /// An execution that holds its claim.

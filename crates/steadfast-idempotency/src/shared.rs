@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument;
 
-use crate::{IdempotencyConfig, fingerprint::Recipe, keyed::Ticket, scope::Scope, signal::Signal};
+use crate::{IdempotencyConfig, fingerprint::Recipe, scope::Scope, signal::Signal, work::Ticket};
 
 pub(crate) type OutcomeHook = dyn Fn(&response::Parts) -> Option<Outcome> + Send + Sync;
 pub(crate) type RefusalHook = dyn Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync;

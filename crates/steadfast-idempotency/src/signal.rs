@@ -1,4 +1,7 @@
+use std::error::Error;
+
 use steadfast_http::problem::Code;
+use steadfast_store::StoreError;
 use tracing::{Span, field};
 
 /// How a keyed request ended: the span field `idempotency.outcome`.
@@ -71,4 +74,10 @@ pub(crate) fn span(key: &steadfast_core::idempotency::KeyDigest) -> Span {
         idempotency.execution = field::Empty,
         idempotency.outcome = field::Empty,
     )
+}
+
+/// Logs what the store failed at, with the driver's error.
+pub(crate) fn log(error: &StoreError, what: &'static str) {
+    let error: &(dyn Error + 'static) = error;
+    tracing::warn!(error, "{what}");
 }
