@@ -16,7 +16,26 @@ pub use steadfast_store_postgres as store_postgres;
 #[cfg(feature = "store-sqlite")]
 pub use steadfast_store_sqlite as store_sqlite;
 
+#[doc = include_str!("../PROBLEMS.md")]
+pub mod problems {}
+
 /// Compiles the front page's example.
 #[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;
+
+#[cfg(test)]
+mod tests {
+    use crate::http::problem::Code;
+
+    #[test]
+    fn the_page_of_problems_has_a_heading_for_each_code_and_its_status() {
+        let page = include_str!("../PROBLEMS.md");
+
+        for code in Code::ALL {
+            let heading = format!("\n## {}\n\n{}.", code.as_str(), code.status().as_u16());
+            assert!(page.contains(&heading), "{heading:?} is missing");
+        }
+        assert_eq!(page.matches("\n## ").count(), Code::ALL.len());
+    }
+}
