@@ -1,1 +1,16 @@
-//! .
+//! Real servers over loopback sockets: every placement, clients that leave, handlers that fail, databases that stop, and input
+//! that means harm.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod connections;
+mod departures;
+mod failures;
+mod herd;
+mod hostile;
+mod order;
+mod outage;
+mod placements;
+mod round_trips;
+mod shutdown;
+mod support;

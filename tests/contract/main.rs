@@ -1,1 +1,12 @@
-//! .
+//! tower's laws, for every layer: what a service may rely on when a layer is put around it, whatever the layer does.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod drops;
+mod idempotency;
+mod laws;
+mod placement;
+mod secrets;
+mod sharing;
+mod support;
+mod types;

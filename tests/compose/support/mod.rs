@@ -1,0 +1,27 @@
+mod bank;
+mod client;
+mod raw;
+mod server;
+mod stores;
+
+pub(crate) use bank::Bank;
+pub(crate) use client::{Answer, Connection, Protocol, charge};
+pub(crate) use raw::{Raw, Reply};
+pub(crate) use server::{serve, serve_plain, until_done};
+pub(crate) use stores::{PROMISES, layer, memory};
+
+use std::time::Duration;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Waits until the condition holds, for a minute at most.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never happened: {what}");
+}

@@ -1,0 +1,181 @@
+//! One layer value fits everywhere a service stands, and nothing has to handle an error for it.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    middleware::{self, Next},
+    routing::{MethodRouter, post},
+};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use steadfast::{
+    idempotency::{IdempotencyLayer, Operation, Promise},
+    store::MemoryStore,
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::support::{Count, layer, marker, text};
+
+type Memory = IdempotencyLayer<MemoryStore>;
+
+fn memory() -> Memory {
+    layer(Promise::AtMostOnce, MemoryStore::default())
+}
+
+fn handler() -> MethodRouter {
+    let runs = Arc::new(Count::default());
+    post(async move |_: Operation, body: Bytes| {
+        format!("run {} of {} bytes", runs.add(), body.len())
+    })
+}
+
+/// Runs once and replays; the service cannot fail, and nobody had to make it so.
+async fn keeps_its_promise<S, RB>(service: S, path: &str)
+where
+    S: Service<Request<Body>, Response = Response<RB>, Error = Infallible> + Clone,
+    RB: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    let request = || {
+        Request::post(path)
+            .header("idempotency-key", "k")
+            .body(Body::from("amount=5"))
+            .unwrap()
+    };
+
+    let first = service.clone().oneshot(request()).await.unwrap();
+    let replay = service.clone().oneshot(request()).await.unwrap();
+    let without_key = Request::post(path).body(Body::empty()).unwrap();
+    let refused = service.oneshot(without_key).await.unwrap();
+
+    assert_eq!(marker(first.headers()), Some("false"));
+    assert_eq!(text(first).await, "run 1 of 8 bytes");
+    assert_eq!(marker(replay.headers()), Some("true"));
+    assert_eq!(text(replay).await, "run 1 of 8 bytes");
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(marker(refused.headers()), None);
+}
+
+#[tokio::test]
+async fn on_a_router() {
+    let router = Router::new().route("/charges", handler()).layer(memory());
+    keeps_its_promise(router, "/charges").await;
+}
+
+#[tokio::test]
+async fn on_the_routes_of_a_router() {
+    let router = Router::new()
+        .route("/charges", handler())
+        .route_layer(memory());
+    keeps_its_promise(router, "/charges").await;
+}
+
+#[tokio::test]
+async fn on_a_nested_router() {
+    let nested = Router::new().route("/charges", handler()).layer(memory());
+    let router = Router::new().nest("/v1", Router::new().nest("/eu", nested));
+    keeps_its_promise(router, "/v1/eu/charges").await;
+}
+
+#[tokio::test]
+async fn on_a_nested_service() {
+    let nested = memory().layer(Router::new().route("/charges", handler()));
+    let router = Router::new().nest_service("/v1", nested);
+    keeps_its_promise(router, "/v1/charges").await;
+}
+
+#[tokio::test]
+async fn on_a_merged_router_with_state() {
+    #[derive(Clone)]
+    struct Bank;
+    let charges: Router<Bank> = Router::new()
+        .route("/charges", handler().with_state(()))
+        .route_layer(memory());
+    let router = Router::new().merge(charges).with_state(Bank);
+    keeps_its_promise(router, "/charges").await;
+}
+
+#[tokio::test]
+async fn on_a_method_router() {
+    let route = handler().layer(memory());
+    keeps_its_promise(route.clone(), "/").await;
+    keeps_its_promise(
+        Router::new().route("/charges", handler().route_layer(memory())),
+        "/charges",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn on_a_fallback_and_around_a_whole_router() {
+    let router = Router::new().fallback_service(handler().layer(memory()));
+    keeps_its_promise(router, "/anything").await;
+
+    let around = memory().layer(Router::new().route("/charges", handler()));
+    keeps_its_promise(around, "/charges").await;
+}
+
+#[tokio::test]
+async fn in_a_service_builder_with_tower_and_tower_http() {
+    let stack = ServiceBuilder::new()
+        .layer(tower_http::catch_panic::CatchPanicLayer::new())
+        .layer(memory())
+        .layer(tower_http::timeout::TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            std::time::Duration::from_secs(60),
+        ))
+        .concurrency_limit(8);
+    let router = Router::new().route("/charges", handler()).layer(stack);
+    keeps_its_promise(router, "/charges").await;
+}
+
+#[tokio::test]
+async fn between_functions_of_axum() {
+    async fn pass(request: Request<Body>, next: Next) -> axum::response::Response {
+        next.run(request).await
+    }
+    let router = Router::new()
+        .route("/charges", handler())
+        .layer(middleware::from_fn(pass))
+        .layer(memory())
+        .layer(middleware::from_fn(pass));
+    keeps_its_promise(router, "/charges").await;
+}
+
+/// A plain service, generic over the body that it is given.
+async fn plain<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
+where
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    use http_body_util::BodyExt;
+
+    assert!(request.extensions().get::<Operation>().is_some());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    Ok(Response::new(Full::from(format!(
+        "run 1 of {} bytes",
+        body.len()
+    ))))
+}
+
+#[tokio::test]
+async fn on_a_plain_service_and_a_boxed_one() {
+    keeps_its_promise(memory().layer(service_fn(plain)), "/").await;
+
+    let boxed = memory().layer(service_fn(plain)).boxed_clone();
+    keeps_its_promise(boxed, "/").await;
+
+    let within = ServiceBuilder::new()
+        .boxed_clone()
+        .service(service_fn(plain));
+    keeps_its_promise(memory().layer(within), "/").await;
+}
+
+#[tokio::test]
+async fn over_a_store_without_a_type() {
+    let store = steadfast::store::DynStore::new(MemoryStore::default());
+    let layer = layer(Promise::AtLeastOnce, store);
+    let router = Router::new().route("/charges", handler()).layer(layer);
+    keeps_its_promise(router, "/charges").await;
+}
