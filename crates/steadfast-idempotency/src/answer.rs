@@ -50,7 +50,7 @@ pub(crate) fn replayed<St, RB>(
         }
         Err(error) => {
             tracing::error!(%error, "a record cannot be replayed");
-            shared.refuse(refusal::record_unreadable())
+            shared.refuse(refusal::record_unreadable(&shared.settings.config))
         }
     }
 }

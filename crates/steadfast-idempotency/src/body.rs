@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use steadfast_http::{
     BoxError,
-    body::{Captured, Collected, Collector},
+    body::{Captured, Collected, Collector, Reservation},
     problem::Problem,
 };
 use steadfast_store::Store;
@@ -18,12 +18,13 @@ use crate::{refusal, shared::Shared};
 const DISCARD_LIMIT: u64 = 16 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the whole request body. Until it is there nothing is claimed, and its sender may leave.
+/// Reads the whole request body, and says what is reserved for it. Until it is there nothing is claimed, and its sender may
+/// leave.
 pub(crate) async fn read<St, B>(
     shared: &Shared<St>,
     headers: &HeaderMap,
     body: B,
-) -> Result<Captured, Problem>
+) -> Result<(Captured, Option<Reservation>), Problem>
 where
     St: Store,
     B: Body<Data = Bytes>,

@@ -130,7 +130,7 @@ impl IdempotencyConfig {
     }
 
     /// How long a duplicate of a running operation waits for its answer before it gets 409 `in-progress`; zero: not at all. A
-    /// [`Deadline`](steadfast_http::Deadline) in the request's extensions shortens it. Default [2 s](Self::DEFAULT_WAIT).
+    /// [`Deadline`](steadfast_http::Deadline) in the request's extensions shortens it. A day at most. Default [2 s](Self::DEFAULT_WAIT).
     #[must_use]
     pub fn with_wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
@@ -181,8 +181,9 @@ impl IdempotencyConfig {
         }
     }
 
-    /// How many bytes the request bodies of this layer may hold together. A body that finds it empty gets 503 `overloaded`. Not
-    /// smaller than the limit of one body. Default [64 MiB](Self::DEFAULT_BODY_POOL).
+    /// How many bytes the request bodies of this layer may hold together, each until its handler is done. A body that finds it
+    /// empty gets 503 `overloaded`. Not smaller than the limit of one body. Response bodies are not counted; there are
+    /// [`max_running`](Self::with_max_running) of them at most. Default [64 MiB](Self::DEFAULT_BODY_POOL).
     #[must_use]
     pub fn with_body_pool(self, body_pool: usize) -> Self {
         Self { body_pool, ..self }
@@ -208,7 +209,8 @@ impl IdempotencyConfig {
         }
     }
 
-    /// Request headers that are part of what a request asks for, such as an API version. Default none.
+    /// Request headers that are part of what a request asks for, such as an API version. Default none. A change of the list makes
+    /// every retry across the deploy another request (422 `key-reused`); a fingerprint of your own ignores it.
     #[must_use]
     pub fn with_fingerprint_headers(
         self,
@@ -255,6 +257,9 @@ impl IdempotencyConfig {
                 at_least: longest_run,
             });
         }
+        if self.wait > MAX_WAIT {
+            return Err(ConfigError::Wait { wait: self.wait });
+        }
         for (setting, duration) in [
             ("max_execution", self.max_execution),
             ("body_timeout", self.body_timeout),
@@ -290,6 +295,9 @@ impl IdempotencyConfig {
 }
 
 const MIN_LEASE: Duration = Duration::from_millis(100);
+
+/// Longer than any client waits.
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// A hundred years, well within what the stores' clocks can add to the present.
 const MAX_RETENTION: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -376,6 +384,11 @@ pub enum ConfigError {
         /// The largest it can be.
         max: usize,
     },
+    /// A duplicate would wait longer than a day.
+    Wait {
+        /// How long it would wait.
+        wait: Duration,
+    },
     /// A number must not be zero.
     Zero {
         /// The setting.
@@ -406,6 +419,7 @@ impl fmt::Display for ConfigError {
                 "a retention of {retention:?} does not exceed max execution plus lease, {at_least:?}, or is longer than a hundred years"
             ),
             Self::TooLarge { setting, max } => write!(f, "{setting} is larger than {max}"),
+            Self::Wait { wait } => write!(f, "a wait of {wait:?} is longer than a day"),
             Self::Zero { setting } => write!(f, "{setting} is zero"),
         }
     }
@@ -438,26 +452,81 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_by_name() {
         let default = IdempotencyConfig::default;
+        let zero = |setting| ConfigError::Zero { setting };
+        let too_large = |setting, max| ConfigError::TooLarge { setting, max };
         let refused = [
-            default().with_namespace(""),
-            default().with_namespace("two words"),
-            default().with_namespace("n".repeat(65)),
-            default().with_methods([]),
-            default().with_methods([Method::POST, Method::GET]),
-            default().with_lease(Duration::from_millis(99)),
-            default().with_retention(Duration::MAX),
-            default().with_max_execution(Duration::ZERO),
-            default().with_max_running(0),
-            default().with_max_running(usize::MAX),
-            default().with_max_waiting(usize::MAX),
-            default().with_body_timeout(Duration::ZERO),
-            default().with_capture_timeout(Duration::ZERO),
-            default().with_body_pool(1).with_body_limit(2),
-            default().with_response_limit(usize::MAX),
+            (default().with_namespace(""), ConfigError::Namespace),
+            (
+                default().with_namespace("two words"),
+                ConfigError::Namespace,
+            ),
+            (
+                default().with_namespace("n".repeat(65)),
+                ConfigError::Namespace,
+            ),
+            (default().with_methods([]), ConfigError::NoMethod),
+            (
+                default().with_methods([Method::POST, Method::GET]),
+                ConfigError::Method {
+                    method: Method::GET,
+                },
+            ),
+            (
+                default().with_lease(Duration::from_millis(99)),
+                ConfigError::Lease {
+                    lease: Duration::from_millis(99),
+                },
+            ),
+            (
+                default().with_retention(Duration::MAX),
+                ConfigError::Retention {
+                    retention: Duration::MAX,
+                    at_least: Duration::from_secs(630),
+                },
+            ),
+            (
+                default().with_wait(Duration::MAX),
+                ConfigError::Wait {
+                    wait: Duration::MAX,
+                },
+            ),
+            (
+                default().with_max_execution(Duration::ZERO),
+                zero("max_execution"),
+            ),
+            (
+                default().with_body_timeout(Duration::ZERO),
+                zero("body_timeout"),
+            ),
+            (
+                default().with_capture_timeout(Duration::ZERO),
+                zero("capture_timeout"),
+            ),
+            (default().with_max_running(0), zero("max_running")),
+            (
+                default().with_max_running(usize::MAX),
+                too_large("max_running", Semaphore::MAX_PERMITS),
+            ),
+            (
+                default().with_max_waiting(usize::MAX),
+                too_large("max_waiting", Semaphore::MAX_PERMITS),
+            ),
+            (
+                default().with_body_pool(usize::MAX),
+                too_large("body_pool", BytePool::MAX_BYTES),
+            ),
+            (
+                default().with_response_limit(usize::MAX),
+                too_large("response_limit", MAX_RESPONSE),
+            ),
+            (
+                default().with_body_pool(1).with_body_limit(2),
+                ConfigError::BodyPool { pool: 1, limit: 2 },
+            ),
         ];
 
-        for config in refused {
-            assert!(config.check().is_err(), "{config:?} passed");
+        for (config, error) in refused {
+            assert_eq!(config.check(), Err(error));
         }
     }
 }

@@ -2,7 +2,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    thread,
 };
 
 use tokio::runtime::Handle;
@@ -10,11 +9,13 @@ use tracing::{Instrument, Span};
 
 /// Work that outlives its caller.
 ///
-/// It is polled where it stands, so that on the happy path nothing is spawned and panics and task-locals stay as they are without
-/// it. Dropped before it is done, it goes on in a task of its own. There is no task when the thread is panicking or the runtime
-/// is gone: then a claim is left to its lease.
+/// It is polled where it stands, so that on the happy path it moves to no other task, and panics and task-locals stay as they are
+/// without it. Dropped before it is done, it goes on in a task of its own. There is no task when it panicked itself or the
+/// runtime is gone: then a claim is left to its lease.
 pub(crate) struct Detached<T: Send + 'static> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// Set while the work is polled: dropped with it, the work has panicked.
+    polling: bool,
     span: Span,
 }
 
@@ -22,6 +23,7 @@ impl<T: Send + 'static> Detached<T> {
     pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self {
             work: Some(Box::pin(work)),
+            polling: false,
             span: Span::current(),
         }
     }
@@ -31,8 +33,11 @@ impl<T: Send + 'static> Future for Detached<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let work = self.work.as_mut().expect("polled after it was ready");
+        let this = &mut *self;
+        let work = this.work.as_mut().expect("polled after it was ready");
+        this.polling = true;
         let poll = work.as_mut().poll(cx);
+        this.polling = false;
         if poll.is_ready() {
             self.work = None;
         }
@@ -45,7 +50,7 @@ impl<T: Send + 'static> Drop for Detached<T> {
         let Some(work) = self.work.take() else {
             return;
         };
-        if thread::panicking() {
+        if self.polling {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
@@ -56,6 +61,14 @@ impl<T: Send + 'static> Drop for Detached<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::poll_fn,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -73,6 +86,38 @@ mod tests {
 
         start.send(()).unwrap();
         finished.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_beside_the_work_does_not_end_it() {
+        let (finish, finished) = oneshot::channel();
+        let work = Detached::new(async move {
+            tokio::task::yield_now().await;
+            finish.send(()).unwrap();
+        });
+
+        let beside = tokio::spawn(async move {
+            let _work = work;
+            panic!("a sibling in the same task");
+        });
+
+        assert!(beside.await.unwrap_err().is_panic());
+        finished.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_panicked_is_not_polled_again() {
+        let polls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&polls);
+        let work = Detached::new(poll_fn(move |_| -> Poll<()> {
+            counted.fetch_add(1, Ordering::Relaxed);
+            panic!("the work itself");
+        }));
+
+        assert!(tokio::spawn(work).await.unwrap_err().is_panic());
+
+        tokio::task::yield_now().await;
+        assert_eq!(polls.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use steadfast_core::idempotency::{Claimant, OwnerId};
+use steadfast_core::idempotency::{Claim, Claimant, OwnerId, Transition};
 use steadfast_http::{BoxError, body::CapturedBody};
 use steadfast_store::{Begin, Store, StoreError};
 use tokio::time::Instant;
@@ -11,7 +11,9 @@ use tower_service::Service;
 use tracing::Span;
 
 use crate::{
-    answer, refusal,
+    answer,
+    lease::may_be_taken_over,
+    refusal,
     run::Run,
     shared::{Shared, Slot},
     signal::log,
@@ -40,10 +42,11 @@ where
         Err(error) => {
             log(&error, "an operation could not be claimed");
             if error.may_have_applied() {
-                shared.release_in_background(Claimant {
+                let claimant = Claimant {
                     key: work.ticket.key,
                     owner: drawn.owner,
-                });
+                };
+                shared.release_in_background(claimant, false);
             }
             let problem = refusal::store_failed(&error, &shared.settings.config);
             return End::Answered(Ok(shared.refuse(problem)));
@@ -62,9 +65,36 @@ where
     };
     Span::current().record("idempotency.execution", claim.execution().get());
 
-    Run::new(shared, claim, drawn.successor, slot, sent)
+    let acknowledged = match confirm(&shared, &claim, sent).await {
+        Ok((Transition::Applied, acknowledged)) => acknowledged,
+        Ok((Transition::Fenced, _)) => return End::Busy(work),
+        Err(error) => {
+            log(&error, "a late claim could not be confirmed");
+            shared.release_in_background(*claim.claimant(), true);
+            let problem = refusal::store_failed(&error, &shared.settings.config);
+            return End::Answered(Ok(shared.refuse(problem)));
+        }
+    };
+
+    Run::new(shared, claim, drawn.successor, slot, sent, acknowledged)
         .run(work)
         .await
+}
+
+/// Says when what is known of the claim was asked for. One that was acknowledged so late that another owner may have taken over is
+/// renewed first: before that nothing is started.
+async fn confirm<St: Store>(
+    shared: &Shared<St>,
+    claim: &Claim,
+    sent: Instant,
+) -> Result<(Transition, Instant), StoreError> {
+    let lease = shared.settings.config.lease;
+    let now = Instant::now();
+    if now < sent + lease || !may_be_taken_over(claim.promise()) {
+        return Ok((Transition::Applied, sent));
+    }
+    let renewed = shared.store.renew(claim, lease).await?;
+    Ok((renewed, now))
 }
 
 /// Asks for the claim. A record that was made by another recipe is compared by that recipe before it is called another request.

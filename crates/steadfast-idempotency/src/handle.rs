@@ -2,11 +2,11 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
-use steadfast_core::idempotency::{KeyDigest, OwnerId, Transition};
+use steadfast_core::idempotency::{IdempotencyKey, KeyDigest, MalformedKey, OwnerId, Transition};
 use steadfast_store::{Incident, RecordSummary, Resolution, Store, StoreError};
 use tokio::time::timeout;
 
-use crate::{record::Record, shared::Shared};
+use crate::{digest, record::Record, scope::Principal, shared::Shared};
 
 /// What operators hold of a layer: it waits for running operations at shutdown, and decides indeterminate ones.
 pub struct IdempotencyHandle<St> {
@@ -50,6 +50,18 @@ impl<St: Store> IdempotencyHandle<St> {
         })
     }
 
+    /// The digest that names the operation of this principal and this key, as its client sent it, in this layer's name space: what
+    /// [`show`](Self::show) asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`MalformedKey`] if no request could have had this key.
+    pub fn key(&self, principal: &Principal, key: &[u8]) -> Result<KeyDigest, MalformedKey> {
+        let key = IdempotencyKey::parse(key)?;
+        let namespace = &self.shared.settings.config.namespace;
+        Ok(digest::key(&digest::scope(namespace, principal), &key))
+    }
+
     /// The record of an operation, without its answer.
     ///
     /// # Errors
@@ -63,7 +75,7 @@ impl<St: Store> IdempotencyHandle<St> {
         self.shared.store.show(key).await
     }
 
-    /// The indeterminate operations, longest lapsed first, `limit` at most.
+    /// The indeterminate operations of the store, those of other name spaces included, longest lapsed first, `limit` at most.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-use http::{HeaderMap, Request, header, request::Parts};
-use steadfast_core::idempotency::{IdempotencyKey, KeyDigest, ScopeDigest};
+use http::{HeaderMap, Request, request::Parts};
+use steadfast_core::idempotency::{IdempotencyKey, KeyDigest};
 use steadfast_http::{header::IDEMPOTENCY_KEY, problem::Problem};
 use steadfast_store::StoreId;
 
@@ -17,7 +17,6 @@ pub(crate) enum Intake<B> {
 
 /// A request that names an operation.
 pub(crate) struct Keyed<B> {
-    pub(crate) scope: ScopeDigest,
     pub(crate) key: KeyDigest,
     pub(crate) parts: Parts,
     pub(crate) body: B,
@@ -25,7 +24,7 @@ pub(crate) struct Keyed<B> {
 
 pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>) -> Intake<B> {
     let config = &settings.config;
-    if !config.methods.contains(request.method()) || is_grpc(request.headers()) {
+    if !config.methods.contains(request.method()) {
         return Intake::Bypass(request);
     }
 
@@ -45,26 +44,14 @@ pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>
         Ok(principal) => principal,
         Err(refused) => return Intake::Refuse(refusal::no_principal(refused)),
     };
-    let scope = digest::scope(&config.namespace, &principal);
+    let key = digest::key(&digest::scope(&config.namespace, &principal), &key);
     if let Some(operation) = parts.extensions.get::<Operation>()
-        && operation.is_of(store, &scope)
+        && operation.is_claimed_in(store, &key)
     {
         return Intake::Bypass(Request::from_parts(parts, body));
     }
 
-    Intake::Keyed(Keyed {
-        scope,
-        key: digest::key(&scope, &key),
-        parts,
-        body,
-    })
-}
-
-/// A gRPC call keeps its outcome in trailers, and streams.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    Intake::Keyed(Keyed { key, parts, body })
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

@@ -19,8 +19,8 @@ use crate::{
     intake::Keyed,
     refusal,
     shared::Shared,
-    signal::{self, Signal},
-    wait,
+    signal::{self, Signal, log},
+    wait::{self, Waited},
     work::{Drawn, End, Ticket, Work},
 };
 
@@ -65,32 +65,32 @@ where
     RB::Error: Into<BoxError>,
 {
     let config = &shared.settings.config;
-    let Keyed {
-        scope,
-        key,
-        parts,
-        body,
-    } = request;
+    let Keyed { key, parts, body } = request;
     let deadline = parts.extensions.get::<Deadline>().copied();
 
-    let body = match body::read(&shared, &parts.headers, body).await {
-        Ok(body) => body,
+    let (body, reservation) = match body::read(&shared, &parts.headers, body).await {
+        Ok(read) => read,
         Err(problem) => return Ok(shared.refuse(problem)),
     };
     let ticket = Ticket {
-        scope,
         key,
         fingerprint: shared.settings.recipe.fingerprint(&parts, body.data()),
     };
 
-    let mut waits_until = Instant::now() + config.wait;
-    if let Some(deadline) = deadline {
-        waits_until = waits_until.min(deadline.moment());
-    }
+    let wait_from = |now: Instant| match deadline {
+        Some(deadline) => (now + config.wait).min(deadline.moment()),
+        None => now + config.wait,
+    };
+    let mut waits_until = None;
 
-    let mut work = Work::new(inner, parts, body, ticket);
+    let mut work = Work {
+        ticket,
+        inner,
+        parts,
+        body,
+        reservation,
+    };
     loop {
-        work.ready().await?;
         let drawn = match Drawn::draw() {
             Ok(drawn) => drawn,
             Err(error) => {
@@ -103,37 +103,48 @@ where
         };
 
         let execution = execute(Arc::clone(&shared), work, drawn, slot);
-        let (ticket, own) = match Detached::new(execution).await {
+        let (ticket, promise, own) = match Detached::new(execution).await {
             End::Answered(answer) => return answer,
             End::Panicked(panic) => resume_unwind(panic),
-            End::Busy(mut busy) => {
-                busy.give_readiness_back();
-                match wait::until_over(&shared, &key, &drawn.owner, waits_until).await {
-                    None => return Ok(shared.refuse(refusal::in_progress(config))),
-                    Some(Standing::Completed {
+            End::Busy(busy) => {
+                let until = *waits_until.get_or_insert_with(|| wait_from(Instant::now()));
+                match wait::until_over(&shared, &key, &drawn.owner, until).await {
+                    Waited::StillRunning => return Ok(shared.refuse(refusal::in_progress(config))),
+                    Waited::Unknown(error) => {
+                        log(&error, "a running operation could not be looked up");
+                        return Ok(shared.refuse(refusal::store_failed(&error, config)));
+                    }
+                    Waited::Over(Standing::Completed {
                         fingerprint,
                         response,
                     }) if fingerprint == busy.ticket.fingerprint => {
                         return Ok(answer::replayed(&shared, &response));
                     }
                     // Free, or in a state that the next claim judges.
-                    Some(_) => {
+                    Waited::Over(_) => {
                         work = busy;
                         continue;
                     }
                 }
             }
-            End::Superseded { ticket, own } => (ticket, own),
+            End::Superseded {
+                ticket,
+                promise,
+                own,
+            } => (ticket, promise, own),
         };
 
         // The record is another owner's: that owner's answer is the operation's.
-        let standing = match wait::if_over(&shared, &key).await {
-            Some(standing) => Some(standing),
-            None => wait::until_over(&shared, &key, &drawn.owner, waits_until).await,
+        let waited = match wait::if_over(&shared, &key).await {
+            Ok(Some(standing)) => Waited::Over(standing),
+            Ok(None) | Err(_) => {
+                let until = wait_from(Instant::now());
+                wait::until_over(&shared, &key, &drawn.owner, until).await
+            }
         };
-        return Ok(match (standing, own) {
+        return Ok(match (waited, own) {
             (
-                Some(Standing::Completed {
+                Waited::Over(Standing::Completed {
                     fingerprint,
                     response,
                 }),
@@ -143,9 +154,9 @@ where
                 Signal::Unstored.record();
                 answer::unstored(own)
             }
-            (None, None) => shared.refuse(refusal::in_progress(config)),
-            (Some(_), None) => {
-                shared.refuse(refusal::outcome_lost(shared.settings.promise, config))
+            (Waited::StillRunning, None) => shared.refuse(refusal::in_progress(config)),
+            (Waited::Over(_) | Waited::Unknown(_), None) => {
+                shared.refuse(refusal::outcome_lost(promise, config))
             }
         });
     }

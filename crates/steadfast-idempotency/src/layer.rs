@@ -15,17 +15,20 @@ use crate::{
 /// Makes each keyed request take effect once. See the [crate docs](crate).
 ///
 /// All state lives in this value: whatever it is applied to, and however often, shares one store, one set of limits and one
-/// handle. A setter returns a layer with state of its own; apply it only after the last one.
+/// handle. A setter returns a layer with limits of its own: apply it, clone it and take its handle after the last one.
 #[must_use]
 pub struct IdempotencyLayer<St> {
     shared: Arc<Shared<St>>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
-    /// The handler is started at most once for a key, within retention. After a lost owner the answer is 409 `outcome-unknown`
-    /// until somebody resolves the operation.
+    /// The handler is started at most once for a key, within retention, unless it says itself that nothing happened: by
+    /// [`Outcome::Release`], or by a status that comes before any execution (401, 407, 411, 413, 415, 417, 421, 425, 426, 428,
+    /// 431; [`with_outcome`](Self::with_outcome) changes the list). After a lost owner the answer is 409 `outcome-unknown` until
+    /// somebody resolves the operation.
     ///
-    /// For effects elsewhere whose receiver does not deduplicate.
+    /// For effects elsewhere whose receiver does not deduplicate. A record that an earlier version of the service claimed under
+    /// another promise keeps that promise.
     ///
     /// # Errors
     ///
@@ -37,7 +40,8 @@ impl<St: Store> IdempotencyLayer<St> {
     /// The handler runs until one execution stores an outcome: after a lost owner the next request with the key takes over.
     ///
     /// For effects elsewhere whose receiver deduplicates on a key that is the same on every execution
-    /// ([`Operation::derive`](crate::Operation::derive)).
+    /// ([`Operation::derive`](crate::Operation::derive)). A record that an earlier version of the service claimed under another
+    /// promise keeps that promise.
     ///
     /// # Errors
     ///
@@ -105,7 +109,8 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 
     /// Replaces what makes a request the same request: two requests with the same bytes from `material` are one. For clients
-    /// that cannot repeat their bytes: a multipart body with a new boundary, JSON with another order of members.
+    /// that cannot repeat their bytes: a multipart body with a new boundary, JSON with another order of members. A change of
+    /// `material` makes every retry across the deploy another request (422 `key-reused`).
     pub fn with_fingerprint(
         self,
         material: impl Fn(&request::Parts, &Bytes) -> Vec<u8> + Send + Sync + 'static,
@@ -122,7 +127,8 @@ impl<St: Store> IdempotencyLayer<St> {
         self.with(|settings| settings.refusal = Some(Arc::new(refusal)))
     }
 
-    /// What operators hold: waiting for running operations at shutdown, and deciding indeterminate ones.
+    /// What operators hold: waiting for running operations at shutdown, and deciding indeterminate ones. It belongs to the layer as
+    /// it is now: taken before another setter, it knows nothing of what the later layer runs.
     #[must_use]
     pub fn handle(&self) -> IdempotencyHandle<St> {
         IdempotencyHandle::new(Arc::clone(&self.shared))

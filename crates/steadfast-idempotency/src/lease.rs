@@ -9,7 +9,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::shared::Shared;
+use crate::{
+    shared::Shared,
+    signal::{log, log_again},
+};
 
 /// Keeps a claim alive until it is dropped.
 ///
@@ -29,14 +32,22 @@ pub(crate) enum Lost {
 }
 
 impl Lease {
-    /// Renews the lease of `claim`, which was asked for at `sent`.
+    /// Renews the lease of `claim`, which was asked for at `sent` and last known to stand by what was asked for when it was
+    /// `acknowledged`.
     pub(crate) fn keep<St: Store>(
         shared: &Arc<Shared<St>>,
         claim: &Arc<Claim>,
         sent: Instant,
+        acknowledged: Instant,
     ) -> Self {
         let (loser, lost) = oneshot::channel();
-        let renewals = renew(Arc::clone(shared), Arc::clone(claim), sent, loser);
+        let renewals = renew(
+            Arc::clone(shared),
+            Arc::clone(claim),
+            sent,
+            acknowledged,
+            loser,
+        );
         Self {
             _renewals: AbortOnDropHandle::new(tokio::spawn(renewals.in_current_span())),
             lost,
@@ -56,51 +67,78 @@ async fn renew<St: Store>(
     shared: Arc<Shared<St>>,
     claim: Arc<Claim>,
     sent: Instant,
+    acknowledged: Instant,
     loser: oneshot::Sender<Lost>,
 ) {
     let lease = shared.settings.config.lease;
-    let mut loser = Some(loser);
-    let mut acknowledged = sent;
-    let mut next = sent + lease / 3;
+    let mut fence = Fence {
+        end: acknowledged + lease,
+        takeover: may_be_taken_over(claim.promise()),
+        loser: Some(loser),
+    };
+    let mut next = acknowledged + lease / 3;
+    let mut failed = false;
 
-    loop {
-        sleep_until(next).await;
+    // Past it nothing runs: a caller that stopped polling does not keep its key for ever.
+    let until = sent + shared.settings.config.max_execution;
+    while next < until {
+        fence.watch(sleep_until(next)).await;
         let sent = Instant::now();
-        let mut renewal = pin!(shared.store.renew(&claim, lease));
-        let renewed = loop {
-            let end = acknowledged + lease;
-            tokio::select! {
-                renewed = &mut renewal => break renewed,
-                () = sleep_until(end), if may_be_taken_over(shared.settings.promise) && loser.is_some() => {
-                    lose(&mut loser, Lost::Unacknowledged);
-                }
-            }
-        };
-        next = match renewed {
+        next = match fence.watch(shared.store.renew(&claim, lease)).await {
             Ok(Transition::Applied) => {
-                acknowledged = sent;
+                failed = false;
+                fence.end = sent + lease;
                 sent + lease / 3
             }
             Ok(Transition::Fenced) => {
-                lose(&mut loser, Lost::Fenced);
+                fence.lose(Lost::Fenced);
                 return;
             }
             Err(error) => {
-                tracing::warn!(key = %claim.key().prefix(), %error, "a lease could not be renewed");
+                if failed {
+                    log_again(&error, "a lease could not be renewed");
+                } else {
+                    log(&error, "a lease could not be renewed");
+                }
+                failed = true;
                 Instant::now() + (lease / 10).min(Duration::from_secs(1))
             }
         };
     }
+    fence.watch(pending()).await
 }
 
-/// Under at most once nobody else starts the operation, so its owner may go on without the store.
-const fn may_be_taken_over(promise: Promise) -> bool {
+/// Whether another owner may start the operation once its lease is over. Under at most once nobody does, so that its owner may go
+/// on without the store.
+pub(crate) const fn may_be_taken_over(promise: Promise) -> bool {
     !matches!(promise, Promise::AtMostOnce)
 }
 
-fn lose(loser: &mut Option<oneshot::Sender<Lost>>, lost: Lost) {
-    if let Some(loser) = loser.take() {
-        // The execution may have ended meanwhile.
-        let _ = loser.send(lost);
+/// Stops the execution at the moment when another owner may have taken over.
+struct Fence {
+    /// A lease after the sending of what was last acknowledged.
+    end: Instant,
+    takeover: bool,
+    loser: Option<oneshot::Sender<Lost>>,
+}
+
+impl Fence {
+    async fn watch<F: Future>(&mut self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                output = &mut work => return output,
+                () = sleep_until(self.end), if self.takeover && self.loser.is_some() => {
+                    self.lose(Lost::Unacknowledged);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, lost: Lost) {
+        if let Some(loser) = self.loser.take() {
+            // The execution may have ended meanwhile.
+            let _ = loser.send(lost);
+        }
     }
 }

@@ -27,7 +27,7 @@ mod signal;
 mod wait;
 mod work;
 
-pub use steadfast_core::idempotency::{Outcome, Promise};
+pub use steadfast_core::idempotency::{KeyDigest, MalformedKey, Outcome, Promise};
 
 pub use crate::{
     config::{ConfigError, IdempotencyConfig, KeyRequirement},

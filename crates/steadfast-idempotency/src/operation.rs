@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, request::Parts};
-use steadfast_core::idempotency::{Execution, KeyDigest, ScopeDigest};
+use steadfast_core::idempotency::{Execution, KeyDigest};
 use steadfast_store::StoreId;
 
 use crate::digest;
@@ -24,28 +24,22 @@ use crate::digest;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Operation {
     store: StoreId,
-    scope: ScopeDigest,
     key: KeyDigest,
     execution: Execution,
 }
 
 impl Operation {
-    pub(crate) const fn new(
-        store: StoreId,
-        scope: ScopeDigest,
-        key: KeyDigest,
-        execution: Execution,
-    ) -> Self {
+    pub(crate) const fn new(store: StoreId, key: KeyDigest, execution: Execution) -> Self {
         Self {
             store,
-            scope,
             key,
             execution,
         }
     }
 
-    pub(crate) fn is_of(&self, store: StoreId, scope: &ScopeDigest) -> bool {
-        self.store == store && self.scope == *scope
+    /// Whether this is the operation that `key` names, claimed in `store`: another layer on the path holds it.
+    pub(crate) fn is_claimed_in(&self, store: StoreId, key: &KeyDigest) -> bool {
+        self.store == store && self.key == *key
     }
 
     /// The digest that names the operation in the store.

@@ -4,7 +4,7 @@ use http_body::Body;
 use steadfast_core::idempotency::Outcome;
 use steadfast_http::{
     BoxError,
-    body::{Captured, CapturedBody, Collected, Collector, ReplyBody},
+    body::{CapturedBody, Collected, Collector, ReplyBody},
 };
 use tokio::time::timeout;
 use tower_service::Service;
@@ -33,7 +33,7 @@ impl<RB> Produced<RB> {
 
 /// Runs the handler, and reads its answer as far as it is to be kept.
 pub(crate) async fn produce<S, B, RB>(
-    mut inner: S,
+    inner: &mut S,
     request: Request<CapturedBody<B>>,
     settings: &Settings,
 ) -> Result<Produced<RB>, S::Error>
@@ -66,7 +66,7 @@ where
     let mut collector = Collector::new(body, settings.config.response_limit);
     match timeout(settings.config.capture_timeout, collector.collect()).await {
         Ok(Collected::Whole) => {
-            let body: Captured = collector.into_captured();
+            let (body, _) = collector.into_captured();
             let record = Record::whole(&head, body.data().clone(), body.trailers().cloned());
             Produced {
                 head,
@@ -93,9 +93,21 @@ where
 fn outcome(settings: &Settings, head: &mut response::Parts) -> Outcome {
     let own = head.extensions.remove::<Outcome>();
     let hook = || settings.outcome.as_ref().and_then(|outcome| outcome(head));
-    own.or_else(hook)
-        .unwrap_or_else(|| Outcome::of_http_status(head.status.as_u16()))
+    own.or_else(hook).unwrap_or_else(|| {
+        if is_pending(head) {
+            Outcome::Unknown
+        } else {
+            Outcome::of_http_status(head.status.as_u16())
+        }
+    })
 }
+
+/// Another service that keeps keys says that the operation is still under way there: not an answer to keep.
+fn is_pending(head: &response::Parts) -> bool {
+    head.status == StatusCode::CONFLICT && head.headers.contains_key(header::RETRY_AFTER)
+}
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// A part of something, a stream of events, or another protocol: not an answer that could be given again.
 fn is_endless(head: &response::Parts) -> bool {
@@ -105,5 +117,6 @@ fn is_endless(head: &response::Parts) -> bool {
     ) || head
         .headers
         .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+        .and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()))
+        .is_some_and(|value| value.eq_ignore_ascii_case(EVENT_STREAM))
 }

@@ -12,9 +12,9 @@ const FORMAT: u16 = 1;
 /// An answer as it is kept.
 ///
 /// Format 1, all numbers big-endian: kind (u8), status (u16), headers, and for a whole answer trailers and body. Headers are
-/// their count (u32), then for each the name and the value, each with its length (u32) in front; trailers are a flag (u8) and,
-/// if it is 1, headers; the body is the rest.
-#[derive(Clone, Debug, PartialEq)]
+/// their count (u32), then for each the name, with its length (u32) in front, whether the value is sensitive (u8), and the value,
+/// with its length (u32) in front; trailers are a flag (u8) and, if it is 1, headers; the body is the rest.
+#[derive(Clone, PartialEq)]
 pub(crate) enum Record {
     /// The whole answer.
     Whole {
@@ -30,14 +30,35 @@ pub(crate) enum Record {
     },
 }
 
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, status) = match self {
+            Self::Whole { status, .. } => ("whole", status),
+            Self::Tombstone { status, .. } => ("tombstone", status),
+        };
+        f.debug_struct("Record")
+            .field("kind", &kind)
+            .field("status", status)
+            .finish_non_exhaustive()
+    }
+}
+
 const WHOLE: u8 = 0;
 const TOMBSTONE: u8 = 1;
 
 impl Record {
     pub(crate) fn whole(head: &response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let mut headers = kept(&head.headers);
+        let trailers = trailers.as_ref().map(kept);
+        if trailers.is_some() {
+            // HTTP/1 sends only the trailers that it announced.
+            for names in head.headers.get_all(header::TRAILER) {
+                headers.append(header::TRAILER, names.clone());
+            }
+        }
         Self::Whole {
             status: head.status,
-            headers: kept(&head.headers),
+            headers,
             trailers,
             body,
         }
@@ -136,6 +157,7 @@ fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
         bytes.put_u32(length(name.as_str().len()));
         bytes.put_slice(name.as_str().as_bytes());
+        bytes.put_u8(value.is_sensitive().into());
         bytes.put_u32(length(value.len()));
         bytes.put_slice(value.as_bytes());
     }
@@ -150,7 +172,13 @@ fn get_headers(bytes: &mut Bytes) -> Result<HeaderMap, UnreadableRecord> {
     let mut headers = HeaderMap::new();
     for _ in 0..count {
         let name = HeaderName::from_bytes(&get_slice(bytes)?)?;
-        let value = HeaderValue::from_maybe_shared(get_slice(bytes)?)?;
+        let sensitive = match bytes.try_get_u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(UnreadableRecord::Content),
+        };
+        let mut value = HeaderValue::from_maybe_shared(get_slice(bytes)?)?;
+        value.set_sensitive(sensitive);
         headers
             .try_append(name, value)
             .map_err(|_| UnreadableRecord::Content)?;
@@ -301,6 +329,43 @@ mod tests {
     }
 
     #[test]
+    fn a_sensitive_value_stays_so() {
+        let mut head = head(&[]);
+        let mut secret = HeaderValue::from_static("secret");
+        secret.set_sensitive(true);
+        head.headers.insert("x-token", secret);
+
+        let record = Record::whole(&head, Bytes::new(), None);
+
+        let Record::Whole { headers, .. } = read_again(&record) else {
+            panic!("the record lost its body");
+        };
+        assert!(headers["x-token"].is_sensitive());
+        assert!(!format!("{record:?}").contains("secret"));
+    }
+
+    #[test]
+    fn trailers_are_announced_again_and_filtered_like_headers() {
+        let head = head(&[("trailer", b"checksum")]);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("checksum", HeaderValue::from_static("7"));
+        trailers.insert("set-cookie", HeaderValue::from_static("a=b"));
+
+        let Record::Whole {
+            headers,
+            trailers: Some(trailers),
+            ..
+        } = Record::whole(&head, Bytes::new(), Some(trailers))
+        else {
+            panic!("the record lost its trailers");
+        };
+
+        assert_eq!(headers["trailer"], "checksum");
+        assert_eq!(trailers.len(), 1);
+        assert_eq!(trailers["checksum"], "7");
+    }
+
+    #[test]
     fn a_tombstone_survives_its_stored_form() {
         let with_location = Record::tombstone(&head(&[("location", b"/charges/1")]));
         let without = Record::tombstone(&head(&[]));
@@ -323,7 +388,7 @@ mod tests {
         let stored = record.encode();
 
         let bytes =
-            b"\0\0\xc9\0\0\0\x01\0\0\0\x03x-a\0\0\0\x011\x01\0\0\0\x01\0\0\0\x01t\0\0\0\x01vhi";
+            b"\0\0\xc9\0\0\0\x01\0\0\0\x03x-a\0\0\0\0\x011\x01\0\0\0\x01\0\0\0\x01t\0\0\0\0\x01vhi";
         assert_eq!(stored.format(), 1);
         assert_eq!(stored.bytes().as_ref(), bytes);
     }

@@ -66,17 +66,19 @@ pub(crate) fn overloaded(config: &IdempotencyConfig) -> Problem {
 
 /// The store failed before anything ran.
 pub(crate) fn store_failed(error: &StoreError, config: &IdempotencyConfig) -> Problem {
-    let (code, retryable) = match error.kind() {
-        StoreErrorKind::Refused => (Code::Overloaded, true),
-        StoreErrorKind::Misconfigured => (Code::StoreUnavailable, false),
-        StoreErrorKind::Unavailable | _ => (Code::StoreUnavailable, true),
-    };
-    Problem::new(
-        code,
-        "the store of operations cannot be used; nothing was executed, send the same request again later",
-    )
-    .with_retryable(retryable)
-    .with_retry_after(config.retry_after)
+    match error.kind() {
+        StoreErrorKind::Misconfigured => Problem::new(
+            Code::StoreUnavailable,
+            "the store of operations is not set up for this; nothing was executed",
+        )
+        .with_retryable(false),
+        StoreErrorKind::Refused => overloaded(config),
+        StoreErrorKind::Unavailable | _ => Problem::new(
+            Code::StoreUnavailable,
+            "the store of operations cannot be used; nothing was executed for this request, send it again later",
+        )
+        .with_retry_after(config.retry_after),
+    }
 }
 
 /// The execution was cancelled, since another may have started.
@@ -88,12 +90,13 @@ pub(crate) fn store_lost(config: &IdempotencyConfig) -> Problem {
     .with_retry_after(config.retry_after)
 }
 
-pub(crate) fn record_unreadable() -> Problem {
+/// A newer version of the service wrote the answer, or it is damaged.
+pub(crate) fn record_unreadable(config: &IdempotencyConfig) -> Problem {
     Problem::new(
         Code::StoreUnavailable,
-        "the operation has its answer, and this version of the service cannot read it",
+        "the operation has its answer, and this process of the service cannot read it; send the same request again later",
     )
-    .with_retryable(false)
+    .with_retry_after(config.retry_after)
 }
 
 pub(crate) fn key_reused() -> Problem {

@@ -1,14 +1,17 @@
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use steadfast_core::idempotency::{Claim, Execution, OwnerId, Transition};
-use steadfast_http::{
-    BoxError,
-    body::{CapturedBody, ReplyBody},
-};
+use steadfast_http::{BoxError, body::CapturedBody};
 use steadfast_store::{Store, StoreErrorKind};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower_service::Service;
@@ -16,12 +19,12 @@ use tracing::Instrument;
 
 use crate::{
     Operation, answer,
-    lease::{Lease, Lost},
+    lease::{Lease, Lost, may_be_taken_over},
     outcome::{Produced, Settlement, produce},
     record::Record,
     refusal,
     shared::{FIRST_DELAY, Shared, Slot, next_delay},
-    signal::{Signal, log},
+    signal::{Signal, log, log_again},
     work::{End, Ticket, Work},
 };
 
@@ -30,32 +33,41 @@ pub(crate) struct Run<St> {
     shared: Arc<Shared<St>>,
     claim: Arc<Claim>,
     lease: Lease,
-    until: Instant,
+    /// When the claim was asked for: no later than the store's own count of lease and retention begins.
+    sent: Instant,
+    /// When the claim, or the renewal that confirmed it, was asked for.
+    acknowledged: Instant,
     successor: OwnerId,
     slot: Slot,
 }
 
-/// Why a handler was cancelled.
+/// Why an execution was stopped.
 enum Cut {
     Expired,
     Lost(Lost),
 }
 
+/// How a part of an execution ended by itself.
+type Caught<T> = Result<T, Box<dyn Any + Send>>;
+
 impl<St: Store> Run<St> {
-    /// Keeps the lease of a claim that was asked for at `sent`.
+    /// Keeps the lease of a claim that was asked for at `sent`, and was known to stand by what was asked for when it was
+    /// `acknowledged`.
     pub(crate) fn new(
         shared: Arc<Shared<St>>,
         claim: Claim,
         successor: OwnerId,
         slot: Slot,
         sent: Instant,
+        acknowledged: Instant,
     ) -> Self {
         let claim = Arc::new(claim);
         Self {
-            lease: Lease::keep(&shared, &claim, sent),
-            until: sent + shared.settings.config.max_execution,
+            lease: Lease::keep(&shared, &claim, sent, acknowledged),
             shared,
             claim,
+            sent,
+            acknowledged,
             successor,
             slot,
         }
@@ -73,20 +85,43 @@ impl<St: Store> Run<St> {
     {
         let Work {
             ticket,
-            inner,
+            mut inner,
             mut parts,
             body,
+            reservation: _reservation,
         } = work;
+
+        if self.was_acknowledged_too_late() {
+            return self.lose(ticket, Lost::Unacknowledged);
+        }
+        match self.until_cut(poll_fn(|cx| inner.poll_ready(cx))).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                Signal::Failed.record();
+                self.release().await;
+                return End::Answered(Err(error));
+            }
+            Ok(Err(panic)) => {
+                Signal::Panicked.record();
+                self.release().await;
+                return End::Panicked(panic);
+            }
+            Err(Cut::Expired) => {
+                let problem = refusal::overloaded(&self.shared.settings.config);
+                let refused = self.shared.refuse(problem);
+                self.release().await;
+                return End::Answered(Ok(refused));
+            }
+            Err(Cut::Lost(lost)) => return self.lose(ticket, lost),
+        }
         parts.extensions.insert(Operation::new(
             self.shared.store.id(),
-            ticket.scope,
             ticket.key,
             self.claim.execution(),
         ));
         let request = Request::from_parts(parts, CapturedBody::captured(body));
-
         let shared = Arc::clone(&self.shared);
-        let handler = AssertUnwindSafe(produce(inner, request, &shared.settings)).catch_unwind();
+        let handler = produce(&mut inner, request, &shared.settings);
         match self.until_cut(handler).await {
             Ok(Ok(Ok(produced))) => self.settle(ticket, produced).await,
             Ok(Ok(Err(error))) => {
@@ -101,38 +136,54 @@ impl<St: Store> Run<St> {
             }
             Err(Cut::Expired) => {
                 tracing::warn!(key = %self.claim.key().prefix(), "an execution took too long and was cancelled");
+                let config = &self.shared.settings.config;
+                let problem = refusal::outcome_lost(self.claim.promise(), config);
+                let refused = self.shared.refuse(problem);
                 self.abandon().await;
-                End::Answered(Ok(self.refuse_as_lost()))
+                End::Answered(Ok(refused))
             }
-            Err(Cut::Lost(Lost::Fenced)) => {
-                tracing::warn!(key = %self.claim.key().prefix(), "an execution lost its claim and was cancelled");
-                End::Superseded { ticket, own: None }
-            }
-            Err(Cut::Lost(Lost::Unacknowledged)) => {
-                tracing::warn!(
-                    key = %self.claim.key().prefix(),
-                    "an execution could not renew its claim for a whole lease and was cancelled"
-                );
-                let problem = refusal::store_lost(&self.shared.settings.config);
-                End::Answered(Ok(self.shared.refuse(problem)))
-            }
+            Err(Cut::Lost(lost)) => self.lose(ticket, lost),
         }
     }
 
-    /// Runs the handler until it is done or must stop; then it is dropped.
-    async fn until_cut<F: Future>(&mut self, handler: F) -> Result<F::Output, Cut> {
+    /// Runs a part of the execution until it is done, panics or must stop; then it is dropped. A part whose claim is lost takes not
+    /// one step more.
+    async fn until_cut<F: Future>(&mut self, part: F) -> Result<Caught<F::Output>, Cut> {
+        let until = self.sent + self.shared.settings.config.max_execution;
         tokio::select! {
             biased;
-            output = handler => Ok(output),
             lost = self.lease.lost() => Err(Cut::Lost(lost)),
-            () = sleep_until(self.until) => Err(Cut::Expired),
+            output = AssertUnwindSafe(part).catch_unwind() => Ok(output),
+            () = sleep_until(until) => Err(Cut::Expired),
         }
     }
 
-    fn refuse_as_lost<RB>(&self) -> Response<ReplyBody<RB>> {
-        let settings = &self.shared.settings;
-        self.shared
-            .refuse(refusal::outcome_lost(settings.promise, &settings.config))
+    /// Whether another owner may have taken over before the claim was acknowledged: then nothing is started.
+    fn was_acknowledged_too_late(&self) -> bool {
+        let end = self.acknowledged + self.shared.settings.config.lease;
+        may_be_taken_over(self.claim.promise()) && end <= Instant::now()
+    }
+
+    fn lose<S, RB, E>(self, ticket: Ticket, lost: Lost) -> End<S, RB, E> {
+        let key = self.claim.key().prefix();
+        match lost {
+            Lost::Fenced => {
+                tracing::warn!(%key, "an execution lost its claim and was cancelled");
+                End::Superseded {
+                    ticket,
+                    promise: self.claim.promise(),
+                    own: None,
+                }
+            }
+            Lost::Unacknowledged => {
+                tracing::warn!(%key, "an execution could not renew its claim for a whole lease and was cancelled");
+                let problem = refusal::store_lost(&self.shared.settings.config);
+                let refused = self.shared.refuse(problem);
+                // Nobody waits for it: a later renewal may have landed, and the next request should not wait for its lease.
+                drop(tokio::spawn(self.give_up().in_current_span()));
+                End::Answered(Ok(refused))
+            }
+        }
     }
 
     async fn settle<S, RB, E>(self, ticket: Ticket, mut produced: Produced<RB>) -> End<S, RB, E> {
@@ -152,6 +203,7 @@ impl<St: Store> Run<St> {
             }
             Settlement::Complete(record) => {
                 let execution = self.claim.execution();
+                let promise = self.claim.promise();
                 match self.complete(*record).await {
                     Completion::Stored => {
                         if execution == Execution::FIRST {
@@ -167,6 +219,7 @@ impl<St: Store> Run<St> {
                     }
                     Completion::Fenced => End::Superseded {
                         ticket,
+                        promise,
                         own: Some(response),
                     },
                 }
@@ -174,44 +227,59 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Gives the claim up. If the store cannot be told, the end of the lease says the same, later.
-    async fn abandon(&self) {
-        let give_up = async {
-            let mut delay = FIRST_DELAY;
-            while let Err(error) = self.shared.store.abandon(&self.claim, self.successor).await {
-                log(&error, "a claim could not be given up");
-                sleep(delay).await;
-                delay = next_delay(delay);
+    /// Releases the claim: nothing happened. Past the completion wait, or if the store cannot be told, that goes on in a task of
+    /// its own.
+    async fn release(self) {
+        let wait = self.shared.settings.config.completion_wait;
+        let releasing = async move {
+            let claimant = *self.claim.claimant();
+            if let Err(error) = self.shared.store.release(&claimant).await {
+                log(&error, "a claim could not be released yet");
+                self.shared.release_in_background(claimant, true);
             }
         };
-        let wait = self.shared.settings.config.completion_wait;
-        // Past it, the lease is left to end by itself.
-        let _ = timeout(wait, give_up).await;
+        within(wait, releasing).await;
     }
 
-    async fn release(&self) {
-        if let Err(error) = self.shared.store.release(self.claim.claimant()).await {
-            log(&error, "a claim could not be released yet");
-            self.shared.release_in_background(*self.claim.claimant());
+    /// Gives the claim up. Past the completion wait, that goes on in a task of its own.
+    async fn abandon(self) {
+        let wait = self.shared.settings.config.completion_wait;
+        within(wait, self.give_up()).await;
+    }
+
+    /// Tries for a lease, whose end says the same.
+    async fn give_up(self) {
+        let Self {
+            shared,
+            claim,
+            lease,
+            successor,
+            slot: _slot,
+            ..
+        } = self;
+        // A renewal would make the record live on.
+        drop(lease);
+        let until = Instant::now() + shared.settings.config.lease;
+        let mut delay = FIRST_DELAY;
+        while let Err(error) = shared.store.abandon(&claim, successor).await {
+            if delay == FIRST_DELAY {
+                log(&error, "a claim could not be given up yet");
+            } else {
+                log_again(&error, "a claim could not be given up yet");
+            }
+            if Instant::now() + delay >= until {
+                return;
+            }
+            sleep(delay).await;
+            delay = next_delay(delay);
         }
     }
 
     /// Stores the answer. Past the completion wait, storing goes on in a task of its own.
     async fn complete(self, record: Record) -> Completion {
         let wait = self.shared.settings.config.completion_wait;
-        let mut storing = Box::pin(self.store(record));
-        match timeout(wait, &mut storing).await {
-            Ok(completion) => completion,
-            Err(_) => {
-                let stored_later = async move {
-                    if matches!(storing.await, Completion::Fenced) {
-                        tracing::warn!("an answer was given whose operation has another owner");
-                    }
-                };
-                drop(tokio::spawn(stored_later.in_current_span()));
-                Completion::Unstored
-            }
-        }
+        let stored = within(wait, self.store(record)).await;
+        stored.unwrap_or(Completion::Unstored)
     }
 
     async fn store(self, record: Record) -> Completion {
@@ -219,18 +287,29 @@ impl<St: Store> Run<St> {
             shared,
             claim,
             lease: _lease,
-            until,
+            sent,
             slot: _slot,
             ..
         } = self;
+        let config = &shared.settings.config;
+        let until = sent + config.max_execution;
+        let retained_until = sent + config.retention;
         let mut response = record.encode();
         let mut delay = FIRST_DELAY;
         loop {
             match shared.store.complete(&claim, &response).await {
+                // Past retention the key is free: an answer that comes so late answers nobody else.
+                Ok(Transition::Applied) if Instant::now() >= retained_until => {
+                    return Completion::Unstored;
+                }
                 Ok(Transition::Applied) => return Completion::Stored,
                 Ok(Transition::Fenced) => return Completion::Fenced,
                 Err(error) => {
-                    log(&error, "an answer could not be stored yet");
+                    if delay == FIRST_DELAY {
+                        log(&error, "an answer could not be stored yet");
+                    } else {
+                        log_again(&error, "an answer could not be stored yet");
+                    }
                     if error.kind() == StoreErrorKind::Refused {
                         response = record.clone().without_body().encode();
                     }
@@ -245,6 +324,21 @@ impl<St: Store> Run<St> {
             }
             sleep(delay).await;
             delay = next_delay(delay);
+        }
+    }
+}
+
+/// Waits for the end of `work`, up to `wait`; past it the rest goes on in a task of its own.
+async fn within<F>(wait: Duration, work: F) -> Option<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    match timeout(wait, &mut work).await {
+        Ok(output) => Some(output),
+        Err(_) => {
+            drop(tokio::spawn(work.in_current_span()));
+            None
         }
     }
 }

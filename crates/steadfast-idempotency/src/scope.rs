@@ -112,6 +112,7 @@ where
 {
     FromExtension {
         name,
+        challenge: None,
         _types: PhantomData,
     }
 }
@@ -119,7 +120,19 @@ where
 /// See [`from_extension`].
 pub struct FromExtension<T, U: ?Sized, F> {
     name: F,
+    challenge: Option<HeaderValue>,
     _types: PhantomData<fn(&T) -> &U>,
+}
+
+impl<T, U: ?Sized, F> FromExtension<T, U, F> {
+    /// Adds the `WWW-Authenticate` that a refusal tells its client (RFC 9110 section 15.5.2 asks for one).
+    #[must_use]
+    pub fn with_challenge(self, challenge: HeaderValue) -> Self {
+        Self {
+            challenge: Some(challenge),
+            ..self
+        }
+    }
 }
 
 impl<T, U: ?Sized, F> fmt::Debug for FromExtension<T, U, F> {
@@ -137,7 +150,10 @@ where
     fn principal(&self, request: &Parts) -> Result<Principal, NoPrincipal> {
         match request.extensions.get::<T>() {
             Some(value) => Ok(Principal::named((self.name)(value))),
-            None => Err(NoPrincipal::new("the request was not authenticated")),
+            None => Err(NoPrincipal {
+                challenge: self.challenge.clone(),
+                ..NoPrincipal::new("the request was not authenticated")
+            }),
         }
     }
 }
@@ -247,6 +263,11 @@ mod tests {
         let scope = from_extension(|account: &String| account.as_str());
         let mut request = Request::new(()).into_parts().0;
         assert!(scope.principal(&request).is_err());
+
+        let challenged = from_extension(|account: &String| account.as_str())
+            .with_challenge(HeaderValue::from_static("Bearer"));
+        let refused = challenged.principal(&request).unwrap_err();
+        assert_eq!(refused.challenge, Some(HeaderValue::from_static("Bearer")));
 
         request.extensions.insert("acme".to_owned());
         assert_eq!(scope.principal(&request), Ok(Principal::named("acme")));

@@ -1,5 +1,5 @@
 use std::{
-    fmt, mem,
+    fmt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -24,8 +24,9 @@ use crate::{
 /// The service that [`IdempotencyLayer`](crate::IdempotencyLayer) makes.
 ///
 /// Ready when the inner service is. A request that the layer does not cover goes to the instance that was polled ready, with its
-/// body untouched. A keyed request gives that readiness back and asks for it again once its body is there, so that no permit of
-/// the inner service is held while a client is slow or a duplicate waits.
+/// body untouched. A keyed request gives that readiness back and asks for it again once its operation is claimed, so that no
+/// permit of the inner service is held while a client is slow, a duplicate waits or an answer is replayed. Put limits of
+/// concurrency outside the layer where replays must not wait for them.
 pub struct Idempotency<S, St> {
     inner: S,
     shared: Arc<Shared<St>>,
@@ -49,6 +50,14 @@ impl<S, St> Idempotency<S, St> {
     /// The inner service.
     pub fn into_inner(self) -> S {
         self.inner
+    }
+
+    /// Frees what the inner service reserved for a call that is not made.
+    fn give_readiness_back(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.inner.clone();
     }
 }
 
@@ -76,10 +85,13 @@ where
             Intake::Bypass(request) => {
                 ResponseFuture::bypassed(self.inner.call(request.map(CapturedBody::untouched)))
             }
-            Intake::Refuse(problem) => ResponseFuture::refused(self.shared.refuse(problem)),
+            Intake::Refuse(problem) => {
+                self.give_readiness_back();
+                ResponseFuture::refused(self.shared.refuse(problem))
+            }
             Intake::Keyed(request) => {
-                let unready = self.inner.clone();
-                let inner = mem::replace(&mut self.inner, unready).clone();
+                self.give_readiness_back();
+                let inner = self.inner.clone();
                 ResponseFuture::keyed(keyed::respond(Arc::clone(&self.shared), inner, request))
             }
         }

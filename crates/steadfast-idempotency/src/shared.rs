@@ -15,7 +15,13 @@ use tokio::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument;
 
-use crate::{IdempotencyConfig, fingerprint::Recipe, scope::Scope, signal::Signal, work::Ticket};
+use crate::{
+    IdempotencyConfig,
+    fingerprint::Recipe,
+    scope::Scope,
+    signal::{Signal, log_again},
+    work::Ticket,
+};
 
 pub(crate) type OutcomeHook = dyn Fn(&response::Parts) -> Option<Outcome> + Send + Sync;
 pub(crate) type RefusalHook = dyn Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync;
@@ -93,9 +99,9 @@ impl<St> Shared<St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// Releases a claim that nobody knows to stand: its acknowledgement was lost, and it can land late. Tried until a release
-    /// found it or a lease has passed.
-    pub(crate) fn release_in_background(self: &Arc<Self>, claimant: Claimant) {
+    /// Releases a claim until a release is known to have found it, or a lease has passed. One that nobody knows to `stand` may
+    /// still land: its acknowledgement was lost.
+    pub(crate) fn release_in_background(self: &Arc<Self>, claimant: Claimant, stands: bool) {
         let Ok(permit) = Arc::clone(&self.releasing).try_acquire_owned() else {
             tracing::warn!(
                 key = %claimant.key.prefix(),
@@ -111,10 +117,9 @@ impl<St: Store> Shared<St> {
             loop {
                 match shared.store.release(&claimant).await {
                     Ok(Transition::Applied) => return,
+                    Ok(Transition::Fenced) if stands => return,
                     Ok(Transition::Fenced) => {}
-                    Err(error) => {
-                        tracing::debug!(key = %claimant.key.prefix(), %error, "release failed");
-                    }
+                    Err(error) => log_again(&error, "a claim could not be released yet"),
                 }
                 if Instant::now() + delay >= until {
                     return;

@@ -81,3 +81,9 @@ pub(crate) fn log(error: &StoreError, what: &'static str) {
     let error: &(dyn Error + 'static) = error;
     tracing::warn!(error, "{what}");
 }
+
+/// Logs a failure that was logged before and is tried again.
+pub(crate) fn log_again(error: &StoreError, what: &'static str) {
+    let error: &(dyn Error + 'static) = error;
+    tracing::debug!(error, "{what}");
+}

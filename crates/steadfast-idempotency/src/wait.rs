@@ -1,16 +1,25 @@
 use std::time::Duration;
 
 use steadfast_core::idempotency::{KeyDigest, OwnerId};
-use steadfast_store::{Standing, Store};
+use steadfast_store::{Standing, Store, StoreError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::shared::Shared;
+use crate::{shared::Shared, signal::log_again};
 
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Waits until another owner's execution is over, and says how the operation stands then; `None` if it takes longer than
-/// `until`, or too many wait already.
+/// How a wait ended.
+pub(crate) enum Waited {
+    /// Nobody executes the operation any more; this is how it stands.
+    Over(Standing),
+    /// Another owner still executes it, as far as is known.
+    StillRunning,
+    /// The store did not say.
+    Unknown(StoreError),
+}
+
+/// Waits until another owner's execution is over, until `until` at most. Does not wait if too many do already.
 ///
 /// # Cancel safety
 ///
@@ -20,33 +29,37 @@ pub(crate) async fn until_over<St: Store>(
     key: &KeyDigest,
     seed: &OwnerId,
     until: Instant,
-) -> Option<Standing> {
-    let _place = shared.waiting.try_acquire().ok()?;
+) -> Waited {
+    let Ok(_place) = shared.waiting.try_acquire() else {
+        return Waited::StillRunning;
+    };
     let mut pauses = Pauses::new(seed);
     loop {
-        let next = Instant::now() + pauses.next();
-        if next > until {
-            return None;
+        let now = Instant::now();
+        if until <= now {
+            return Waited::StillRunning;
         }
+        let next = (now + pauses.next()).min(until);
         sleep_until(next).await;
-        if let Some(standing) = if_over(shared, key).await {
-            return Some(standing);
+        match if_over(shared, key).await {
+            Ok(Some(standing)) => return Waited::Over(standing),
+            Err(error) if next == until => return Waited::Unknown(error),
+            Err(error) => log_again(&error, "a look-up failed"),
+            Ok(None) => {}
         }
     }
 }
 
-/// How the operation stands, unless another owner executes it or the store does not say.
-pub(crate) async fn if_over<St: Store>(shared: &Shared<St>, key: &KeyDigest) -> Option<Standing> {
-    match shared.store.look_up(std::slice::from_ref(key)).await {
-        Ok(standings) => standings
-            .into_iter()
-            .next()
-            .filter(|standing| !matches!(standing, Standing::Running { .. })),
-        Err(error) => {
-            tracing::debug!(key = %key.prefix(), %error, "a look-up failed");
-            None
-        }
-    }
+/// How the operation stands, unless another owner executes it.
+pub(crate) async fn if_over<St: Store>(
+    shared: &Shared<St>,
+    key: &KeyDigest,
+) -> Result<Option<Standing>, StoreError> {
+    let standings = shared.store.look_up(std::slice::from_ref(key)).await?;
+    Ok(standings
+        .into_iter()
+        .next()
+        .filter(|standing| !matches!(standing, Standing::Running { .. })))
 }
 
 /// Doubling pauses, each between half of it and the whole: the waiters of one key do not ask in step.

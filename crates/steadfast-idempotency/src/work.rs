@@ -1,14 +1,12 @@
-use std::{any::Any, future::poll_fn};
+use std::any::Any;
 
-use http::{Request, Response, request::Parts};
-use steadfast_core::idempotency::{Fingerprint, KeyDigest, OwnerId, ScopeDigest};
-use steadfast_http::body::{Captured, CapturedBody, ReplyBody};
-use tower_service::Service;
+use http::{Response, request::Parts};
+use steadfast_core::idempotency::{Fingerprint, KeyDigest, OwnerId, Promise};
+use steadfast_http::body::{Captured, ReplyBody, Reservation};
 
 /// Which operation a request asks for, and what of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
-    pub(crate) scope: ScopeDigest,
     pub(crate) key: KeyDigest,
     pub(crate) fingerprint: Fingerprint,
 }
@@ -19,32 +17,8 @@ pub(crate) struct Work<S> {
     pub(crate) inner: S,
     pub(crate) parts: Parts,
     pub(crate) body: Captured,
-}
-
-impl<S> Work<S> {
-    pub(crate) const fn new(inner: S, parts: Parts, body: Captured, ticket: Ticket) -> Self {
-        Self {
-            ticket,
-            inner,
-            parts,
-            body,
-        }
-    }
-
-    pub(crate) async fn ready<B>(&mut self) -> Result<(), S::Error>
-    where
-        S: Service<Request<CapturedBody<B>>>,
-    {
-        poll_fn(|cx| self.inner.poll_ready(cx)).await
-    }
-
-    /// Frees what the inner service reserved for a call that is not made yet.
-    pub(crate) fn give_readiness_back(&mut self)
-    where
-        S: Clone,
-    {
-        self.inner = self.inner.clone();
-    }
+    /// Held until the handler is done: it may hold the bytes as long.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// The names of one execution: its own, and the one that its record gets when it is abandoned.
@@ -79,6 +53,7 @@ pub(crate) enum End<S, RB, E> {
     /// did.
     Superseded {
         ticket: Ticket,
+        promise: Promise,
         own: Option<Response<ReplyBody<RB>>>,
     },
 }

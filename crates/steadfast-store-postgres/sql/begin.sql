@@ -8,10 +8,10 @@
 -- Expiry is judged in the select list and never in the search for the row: a predicate on it tempts a plan made from stale
 -- statistics away from the primary key. OFFSET 0 keeps the two apart.
 WITH standing AS MATERIALIZED (
-    SELECT fingerprint, owner, state, execution, lease_until, format, response
+    SELECT fingerprint, owner, promise, state, execution, lease_until, format, response
     FROM (
         SELECT
-            fingerprint, owner, state, execution, lease_until, format, response,
+            fingerprint, owner, promise, state, execution, lease_until, format, response,
             CASE state
                 WHEN 2 THEN true
                 WHEN 1 THEN expires_at > now()
@@ -60,11 +60,12 @@ claimed AS (
             ) AS own
         ) AS step
     )
-    RETURNING fingerprint, owner, state, execution, lease_until, format, response
+    RETURNING fingerprint, owner, promise, state, execution, lease_until, format, response
 )
 SELECT
     fingerprint,
     owner,
+    promise,
     state,
     execution,
     lease_until - now() AS lease_left,

@@ -114,7 +114,11 @@ impl Record {
             },
             State::Indeterminate => Begin::Indeterminate,
             State::Running if self.owner == owner => {
-                Begin::Claimed(Claim::granted(Claimant { key, owner }, self.execution))
+                Begin::Claimed(Claim::granted(
+                    Claimant { key, owner },
+                    self.execution,
+                    self.promise,
+                ))
             }
             State::Running => Begin::Running {
                 lease_left: self.lease_left(),

@@ -243,14 +243,18 @@ impl Store for MemoryStore {
         if !records.places.contains_key(key) && !records.make_room(self.config.max_bytes, now) {
             return Err(StoreError::refused("the memory store is full"));
         }
-        let begun = records.step(key, |place| place.begin(terms, now));
+        let (begun, promise) = records.step(key, |place| {
+            let begun = place.begin(terms, now);
+            let promise = place.life().map_or(terms.promise, |life| life.facts().promise);
+            (begun, promise)
+        });
         Ok(match begun {
             Begun::Claimed(execution) => {
                 let claimant = Claimant {
                     key: *key,
                     owner: terms.owner,
                 };
-                Begin::Claimed(Claim::granted(claimant, execution))
+                Begin::Claimed(Claim::granted(claimant, execution, promise))
             }
             Begun::Completed(response) => Begin::Completed { response },
             Begun::Conflict(fingerprint) => Begin::Conflict { fingerprint },

@@ -128,7 +128,7 @@ async fn an_answer_sent_again_is_counted_once() {
 async fn questions_about_unknown_keys_take_no_room() {
     let store = small_store(4 << 10);
     let claim = claimed(&store, 0, Promise::AtLeastOnce).await;
-    let stranger = Claim::granted(*claim.claimant(), claim.execution());
+    let stranger = Claim::granted(*claim.claimant(), claim.execution(), claim.promise());
     let released = store.release(claim.claimant()).await.unwrap();
     assert_eq!(released, Transition::Applied);
 

@@ -245,6 +245,7 @@ impl Rows {
                 Begin::Claimed(Claim::granted(
                     claimant,
                     Execution::new(row.execution).unwrap(),
+                    row.promise,
                 ))
             }
             State::Running => Begin::Running {

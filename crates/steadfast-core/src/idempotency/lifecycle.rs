@@ -100,17 +100,19 @@ pub struct Claimant {
 pub struct Claim {
     claimant: Claimant,
     execution: Execution,
+    promise: Promise,
 }
 
 impl Claim {
-    /// States that the store has recorded `claimant` as the owner of a running record.
+    /// States that the store has recorded `claimant` as the owner of a running record, which holds this promise.
     ///
     /// For the authors of stores; nothing else knows it to be true.
     #[must_use]
-    pub const fn granted(claimant: Claimant, execution: Execution) -> Self {
+    pub const fn granted(claimant: Claimant, execution: Execution, promise: Promise) -> Self {
         Self {
             claimant,
             execution,
+            promise,
         }
     }
 
@@ -137,6 +139,12 @@ impl Claim {
     pub const fn execution(&self) -> Execution {
         self.execution
     }
+
+    /// What is promised of the operation: what the first claim of its life froze, which need not be what this one asked for.
+    #[must_use]
+    pub const fn promise(&self) -> Promise {
+        self.promise
+    }
 }
 
 /// What a claim asks for.
@@ -146,7 +154,7 @@ pub struct Terms {
     pub owner: OwnerId,
     /// What its request asks for.
     pub fingerprint: Fingerprint,
-    /// What becomes of the operation if this owner is lost.
+    /// What becomes of the operation if its owner is lost. A takeover keeps the promise of the record.
     pub promise: Promise,
     /// How long the claim lives without renewal.
     pub lease: Duration,

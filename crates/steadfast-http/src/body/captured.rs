@@ -9,34 +9,18 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::Reservation;
-
 /// A whole body: its bytes and its trailers.
 #[derive(Default)]
 pub struct Captured {
     data: Bytes,
     trailers: Option<HeaderMap>,
-    _reservation: Option<Reservation>,
 }
 
 impl Captured {
     /// A body of these bytes, and of these trailers if there were any.
     #[must_use]
     pub const fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self {
-            data,
-            trailers,
-            _reservation: None,
-        }
-    }
-
-    /// Keeps what was reserved for the bytes until the body is dropped.
-    #[must_use]
-    pub fn with_reservation(self, reservation: Reservation) -> Self {
-        Self {
-            _reservation: Some(reservation),
-            ..self
-        }
+        Self { data, trailers }
     }
 
     /// The bytes that were not yet read.
@@ -87,6 +71,33 @@ impl Body for Captured {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.len() as u64)
+        let len = self.data.len() as u64;
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(len);
+        }
+        // HTTP/1 sends trailers only behind a chunked body, and an exact length would make it another.
+        let mut hint = SizeHint::new();
+        hint.set_lower(len);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_a_body_without_trailers_tells_its_exact_length() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("checksum", HeaderValue::from_static("1"));
+        let data = Bytes::from_static(b"body");
+
+        assert_eq!(Captured::from(data.clone()).size_hint().exact(), Some(4));
+        assert_eq!(
+            Captured::new(data, Some(trailers)).size_hint().exact(),
+            None
+        );
     }
 }

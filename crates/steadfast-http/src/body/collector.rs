@@ -119,14 +119,12 @@ where
         }
     }
 
-    /// The whole body, once [`collect`](Self::collect) has said so.
+    /// The whole body, once [`collect`](Self::collect) has said so, and what is reserved for its bytes: to be kept for as long
+    /// as somebody may hold them.
     #[must_use]
-    pub fn into_captured(self) -> Captured {
+    pub fn into_captured(self) -> (Captured, Option<Reservation>) {
         let captured = Captured::new(self.read.into_bytes(), self.trailers);
-        match self.reservation {
-            Some(reservation) => captured.with_reservation(reservation),
-            None => captured,
-        }
+        (captured, self.reservation)
     }
 
     /// The body from its beginning: what was read, then the rest, or then the error that ended it.
@@ -313,7 +311,7 @@ mod tests {
 
         assert!(matches!(collector.collect().await, Collected::Whole));
 
-        let whole = collector.into_captured().collect().await.unwrap();
+        let whole = collector.into_captured().0.collect().await.unwrap();
         assert_eq!(whole.trailers(), Some(&trailers));
         assert_eq!(whole.to_bytes(), "one two");
     }
@@ -366,16 +364,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reservation_lives_as_long_as_the_captured_body() {
+    async fn what_is_reserved_outlives_the_collector() {
         let pool = BytePool::new(5);
         let mut collector =
             Collector::new(frames([Ok("1234")]), 100).with_reservation(pool.reservation());
         assert!(matches!(collector.collect().await, Collected::Whole));
 
-        let captured = collector.into_captured();
+        let (captured, reservation) = collector.into_captured();
+        drop(captured);
         assert_eq!(pool.available(), 1);
 
-        drop(captured);
+        drop(reservation);
         assert_eq!(pool.available(), 5);
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that the bodies of one layer may hold together.
+/// Bytes that the request bodies of one layer may hold together.
 #[derive(Clone, Debug)]
 pub struct BytePool(Arc<Semaphore>);
 

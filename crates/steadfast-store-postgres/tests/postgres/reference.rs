@@ -52,6 +52,7 @@ async fn step(store: &impl Store, mut choice: Choice) -> String {
             owner: owner(choice.below(4)),
         },
         Execution::FIRST,
+        Promise::AtLeastOnce,
     );
     match choice.below(12) {
         0..=3 => begun(store.begin(&key, &choice.terms()).await.unwrap()),

@@ -61,7 +61,7 @@ impl Pair {
             Some(present) if self.chance.below(2) == 0 => present,
             _ => owner(self.chance.below(3)),
         };
-        Claim::granted(Claimant { key, owner }, Execution::FIRST)
+        Claim::granted(Claimant { key, owner }, Execution::FIRST, Promise::AtLeastOnce)
     }
 
     fn hours(&mut self, most: u32) -> Duration {
@@ -327,7 +327,7 @@ async fn a_completion_never_makes_a_record() {
         key: key(1),
         owner: owner(1),
     };
-    let claim = Claim::granted(claimant, Execution::FIRST);
+    let claim = Claim::granted(claimant, Execution::FIRST, Promise::AtLeastOnce);
 
     let answer = StoredResponse::new(1, "made up");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Completions: the answer is stored once, by the owner, and never changes.
 
-use steadfast_core::idempotency::{Claim, Claimant, Execution};
+use steadfast_core::idempotency::{Claim, Claimant, Execution, Promise};
 use steadfast_store::{Standing, Store, StoredResponse};
 
 use super::{
@@ -97,7 +97,7 @@ pub async fn a_completion_never_makes_a_record<B: Bench>(bench: &B) {
         key: fresh_key(),
         owner: fresh_owner(),
     };
-    let never_made = Claim::granted(claimant, Execution::FIRST);
+    let never_made = Claim::granted(claimant, Execution::FIRST, Promise::AtLeastOnce);
     fenced(bench.store().complete(&never_made, &answer("no")).await);
     assert_eq!(
         look_up(&bench.store(), &claimant.key).await,

@@ -170,6 +170,7 @@ pub async fn a_stranger_does_not_end_an_indeterminate_operation<B: Bench>(bench:
             owner: at_most_once().owner,
         },
         steadfast_core::idempotency::Execution::FIRST,
+        Promise::AtMostOnce,
     );
 
     fenced_in_all(&bench.store(), &stranger).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steadfast_core::idempotency::{Claim, Claimant, Execution, Terms};
+use steadfast_core::idempotency::{Claim, Claimant, Execution, Promise, Terms};
 use steadfast_store::{Standing, Store};
 
 use super::{
@@ -138,7 +138,7 @@ pub async fn a_renewal_never_makes_a_record<B: Bench>(bench: &B) {
         key: fresh_key(),
         owner: fresh_owner(),
     };
-    let never_made = Claim::granted(claimant, Execution::FIRST);
+    let never_made = Claim::granted(claimant, Execution::FIRST, Promise::AtLeastOnce);
 
     fenced(bench.store().renew(&never_made, LONG).await);
 
@@ -158,6 +158,7 @@ pub async fn a_fenced_renewal_changes_no_lease<B: Bench>(bench: &B) {
             owner: fresh_owner(),
         },
         Execution::FIRST,
+        Promise::AtLeastOnce,
     );
 
     fenced(bench.store().renew(&stranger, LONG * 10).await);

@@ -123,6 +123,7 @@ pub async fn a_takeover_keeps_the_promise_of_the_first_claim<B: Bench>(bench: &B
 
     let second = lost_claim(bench, &key, at_most_once()).await;
     assert_eq!(second.execution().get(), 2);
+    assert_eq!(second.promise(), Promise::AtLeastOnce);
     assert_eq!(
         show(&bench.store(), &key).await.promise,
         Promise::AtLeastOnce
