@@ -82,7 +82,7 @@ const ARROWS: [Arrows; 11] = [
     },
     Arrows {
         from: "xtask",
-        ships: &["steadfast-testkit"],
+        ships: &[],
         tests: &[],
     },
     // Tests of several crates go through the facade, as a user does.
