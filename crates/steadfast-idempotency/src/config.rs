@@ -18,7 +18,7 @@ pub enum KeyRequirement {
 /// The numbers of an [`IdempotencyLayer`](crate::IdempotencyLayer).
 ///
 /// Setters take any value; [`with_config`](crate::IdempotencyLayer::with_config) checks each of them, and each pair.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyConfig {
     pub(crate) namespace: Cow<'static, str>,
     pub(crate) methods: Vec<Method>,

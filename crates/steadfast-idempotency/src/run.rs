@@ -1,30 +1,31 @@
+mod settlement;
+
 use std::{
     any::Any,
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use steadfast_core::idempotency::{Claim, Execution, OwnerId, Transition};
+use steadfast_core::idempotency::{Claim, Execution, OwnerId};
 use steadfast_http::{BoxError, body::CapturedBody};
-use steadfast_store::{Store, StoreErrorKind};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use steadfast_store::Store;
+use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 use tracing::Instrument;
 
+use self::settlement::Completion;
 use crate::{
     Operation, answer,
     lease::{Lease, Lost, may_be_taken_over},
     outcome::{Produced, Settlement, produce},
-    record::Record,
     refusal,
-    shared::{FIRST_DELAY, Shared, Slot, next_delay},
-    signal::{Signal, log, log_again},
+    shared::{Shared, Slot},
+    signal::Signal,
     work::{End, Ticket, Work},
 };
 
@@ -41,14 +42,13 @@ pub(crate) struct Run<St> {
     slot: Slot,
 }
 
-/// Why an execution was stopped.
-enum Cut {
+/// Why a part of an execution has no result.
+enum Stopped<E> {
     Expired,
+    Failed(E),
     Lost(Lost),
+    Panicked(Box<dyn Any + Send>),
 }
-
-/// How a part of an execution ended by itself.
-type Caught<T> = Result<T, Box<dyn Any + Send>>;
 
 impl<St: Store> Run<St> {
     /// Keeps the lease of a claim that was asked for at `sent`, and was known to stand by what was asked for when it was
@@ -94,26 +94,11 @@ impl<St: Store> Run<St> {
         if self.was_acknowledged_too_late() {
             return self.lose(ticket, Lost::Unacknowledged);
         }
-        match self.until_cut(poll_fn(|cx| inner.poll_ready(cx))).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => {
-                Signal::Failed.record();
-                self.release().await;
-                return End::Answered(Err(error));
-            }
-            Ok(Err(panic)) => {
-                Signal::Panicked.record();
-                self.release().await;
-                return End::Panicked(panic);
-            }
-            Err(Cut::Expired) => {
-                let problem = refusal::overloaded(&self.shared.settings.config);
-                let refused = self.shared.refuse(problem);
-                self.release().await;
-                return End::Answered(Ok(refused));
-            }
-            Err(Cut::Lost(lost)) => return self.lose(ticket, lost),
+        let ready = poll_fn(|cx| inner.poll_ready(cx));
+        if let Err(stopped) = self.until_stopped(ready).await {
+            return self.end_unstarted(ticket, stopped).await;
         }
+
         parts.extensions.insert(Operation::new(
             self.shared.store.id(),
             ticket.key,
@@ -122,19 +107,58 @@ impl<St: Store> Run<St> {
         let request = Request::from_parts(parts, CapturedBody::captured(body));
         let shared = Arc::clone(&self.shared);
         let handler = produce(&mut inner, request, &shared.settings);
-        match self.until_cut(handler).await {
-            Ok(Ok(Ok(produced))) => self.settle(ticket, produced).await,
-            Ok(Ok(Err(error))) => {
+        match self.until_stopped(handler).await {
+            Ok(produced) => self.settle(ticket, produced).await,
+            Err(stopped) => self.end_unfinished(ticket, stopped).await,
+        }
+    }
+
+    /// Runs a part of the execution until it is done or stopped; then it is dropped. A part whose claim is lost takes not one step
+    /// more.
+    async fn until_stopped<T, E>(
+        &mut self,
+        part: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Stopped<E>> {
+        let until = self.sent + self.shared.settings.config.max_execution;
+        tokio::select! {
+            biased;
+            lost = self.lease.lost() => Err(Stopped::Lost(lost)),
+            caught = AssertUnwindSafe(part).catch_unwind() => match caught {
+                Ok(Ok(output)) => Ok(output),
+                Ok(Err(error)) => Err(Stopped::Failed(error)),
+                Err(panic) => Err(Stopped::Panicked(panic)),
+            },
+            () = sleep_until(until) => Err(Stopped::Expired),
+        }
+    }
+
+    /// Ends an execution whose handler was never started: nothing happened.
+    async fn end_unstarted<S, RB, E>(self, ticket: Ticket, stopped: Stopped<E>) -> End<S, RB, E> {
+        match stopped {
+            Stopped::Expired => {
+                let problem = refusal::overloaded(&self.shared.settings.config);
+                let refused = self.shared.refuse(problem);
+                self.release().await;
+                End::Answered(Ok(refused))
+            }
+            Stopped::Failed(error) => {
                 Signal::Failed.record();
-                self.abandon().await;
+                self.release().await;
                 End::Answered(Err(error))
             }
-            Ok(Err(panic)) => {
+            Stopped::Lost(lost) => self.lose(ticket, lost),
+            Stopped::Panicked(panic) => {
                 Signal::Panicked.record();
-                self.abandon().await;
+                self.release().await;
                 End::Panicked(panic)
             }
-            Err(Cut::Expired) => {
+        }
+    }
+
+    /// Ends an execution whose handler was started and gave no response: nobody knows what happened.
+    async fn end_unfinished<S, RB, E>(self, ticket: Ticket, stopped: Stopped<E>) -> End<S, RB, E> {
+        match stopped {
+            Stopped::Expired => {
                 tracing::warn!(key = %self.claim.key().prefix(), "an execution took too long and was cancelled");
                 let config = &self.shared.settings.config;
                 let problem = refusal::outcome_lost(self.claim.promise(), config);
@@ -142,19 +166,17 @@ impl<St: Store> Run<St> {
                 self.abandon().await;
                 End::Answered(Ok(refused))
             }
-            Err(Cut::Lost(lost)) => self.lose(ticket, lost),
-        }
-    }
-
-    /// Runs a part of the execution until it is done, panics or must stop; then it is dropped. A part whose claim is lost takes not
-    /// one step more.
-    async fn until_cut<F: Future>(&mut self, part: F) -> Result<Caught<F::Output>, Cut> {
-        let until = self.sent + self.shared.settings.config.max_execution;
-        tokio::select! {
-            biased;
-            lost = self.lease.lost() => Err(Cut::Lost(lost)),
-            output = AssertUnwindSafe(part).catch_unwind() => Ok(output),
-            () = sleep_until(until) => Err(Cut::Expired),
+            Stopped::Failed(error) => {
+                Signal::Failed.record();
+                self.abandon().await;
+                End::Answered(Err(error))
+            }
+            Stopped::Lost(lost) => self.lose(ticket, lost),
+            Stopped::Panicked(panic) => {
+                Signal::Panicked.record();
+                self.abandon().await;
+                End::Panicked(panic)
+            }
         }
     }
 
@@ -226,128 +248,4 @@ impl<St: Store> Run<St> {
             }
         }
     }
-
-    /// Releases the claim: nothing happened. Past the completion wait, or if the store cannot be told, that goes on in a task of
-    /// its own.
-    async fn release(self) {
-        let wait = self.shared.settings.config.completion_wait;
-        let releasing = async move {
-            let claimant = *self.claim.claimant();
-            if let Err(error) = self.shared.store.release(&claimant).await {
-                log(&error, "a claim could not be released yet");
-                self.shared.release_in_background(claimant, true);
-            }
-        };
-        within(wait, releasing).await;
-    }
-
-    /// Gives the claim up. Past the completion wait, that goes on in a task of its own.
-    async fn abandon(self) {
-        let wait = self.shared.settings.config.completion_wait;
-        within(wait, self.give_up()).await;
-    }
-
-    /// Tries for a lease, whose end says the same.
-    async fn give_up(self) {
-        let Self {
-            shared,
-            claim,
-            lease,
-            successor,
-            slot: _slot,
-            ..
-        } = self;
-        // A renewal would make the record live on.
-        drop(lease);
-        let until = Instant::now() + shared.settings.config.lease;
-        let mut delay = FIRST_DELAY;
-        while let Err(error) = shared.store.abandon(&claim, successor).await {
-            if delay == FIRST_DELAY {
-                log(&error, "a claim could not be given up yet");
-            } else {
-                log_again(&error, "a claim could not be given up yet");
-            }
-            if Instant::now() + delay >= until {
-                return;
-            }
-            sleep(delay).await;
-            delay = next_delay(delay);
-        }
-    }
-
-    /// Stores the answer. Past the completion wait, storing goes on in a task of its own.
-    async fn complete(self, record: Record) -> Completion {
-        let wait = self.shared.settings.config.completion_wait;
-        let stored = within(wait, self.store(record)).await;
-        stored.unwrap_or(Completion::Unstored)
-    }
-
-    async fn store(self, record: Record) -> Completion {
-        let Self {
-            shared,
-            claim,
-            lease: _lease,
-            sent,
-            slot: _slot,
-            ..
-        } = self;
-        let config = &shared.settings.config;
-        let until = sent + config.max_execution;
-        let retained_until = sent + config.retention;
-        let mut response = record.encode();
-        let mut delay = FIRST_DELAY;
-        loop {
-            match shared.store.complete(&claim, &response).await {
-                // Past retention the key is free: an answer that comes so late answers nobody else.
-                Ok(Transition::Applied) if Instant::now() >= retained_until => {
-                    return Completion::Unstored;
-                }
-                Ok(Transition::Applied) => return Completion::Stored,
-                Ok(Transition::Fenced) => return Completion::Fenced,
-                Err(error) => {
-                    if delay == FIRST_DELAY {
-                        log(&error, "an answer could not be stored yet");
-                    } else {
-                        log_again(&error, "an answer could not be stored yet");
-                    }
-                    if error.kind() == StoreErrorKind::Refused {
-                        response = record.clone().without_body().encode();
-                    }
-                }
-            }
-            if Instant::now() + delay >= until {
-                tracing::error!(
-                    key = %claim.key().prefix(),
-                    "an answer was never stored; the operation is left to its promise"
-                );
-                return Completion::Unstored;
-            }
-            sleep(delay).await;
-            delay = next_delay(delay);
-        }
-    }
-}
-
-/// Waits for the end of `work`, up to `wait`; past it the rest goes on in a task of its own.
-async fn within<F>(wait: Duration, work: F) -> Option<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    let mut work = Box::pin(work);
-    match timeout(wait, &mut work).await {
-        Ok(output) => Some(output),
-        Err(_) => {
-            drop(tokio::spawn(work.in_current_span()));
-            None
-        }
-    }
-}
-
-enum Completion {
-    /// The record belongs to another owner, or is gone.
-    Fenced,
-    /// Replays get this answer.
-    Stored,
-    /// The store has not acknowledged the answer.
-    Unstored,
 }

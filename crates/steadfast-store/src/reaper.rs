@@ -20,7 +20,7 @@ impl ReaperConfig {
     /// 30 days from the end of the lease, for somebody to decide.
     pub const DEFAULT_INDETERMINATE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
-    /// The pause between two passes. Default [1 min](Self::DEFAULT_INTERVAL).
+    /// The pause between two passes; zero keeps the store busy without end. Default [1 min](Self::DEFAULT_INTERVAL).
     #[must_use]
     pub const fn with_interval(self, interval: Duration) -> Self {
         Self { interval, ..self }

@@ -33,7 +33,7 @@ mod tests {
         let page = include_str!("../PROBLEMS.md");
 
         for code in Code::ALL {
-            let heading = format!("\n## {}\n\n{}.", code.as_str(), code.status().as_u16());
+            let heading = format!("\n## {}\n\n**{}.**", code.as_str(), code.status().as_u16());
             assert!(page.contains(&heading), "{heading:?} is missing");
         }
         assert_eq!(page.matches("\n## ").count(), Code::ALL.len());

@@ -1,0 +1,142 @@
+//! How a run ends in the store, whatever the store does meanwhile.
+
+use std::{future::Future, time::Duration};
+
+use steadfast_core::idempotency::Transition;
+use steadfast_store::{Store, StoreErrorKind};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
+
+use super::Run;
+use crate::{
+    record::Record,
+    shared::{FIRST_DELAY, next_delay},
+    signal::{log, log_again},
+};
+
+impl<St: Store> Run<St> {
+    /// Releases the claim: nothing happened. Past the completion wait, or if the store cannot be told, that goes on in a task of
+    /// its own.
+    pub(super) async fn release(self) {
+        let wait = self.shared.settings.config.completion_wait;
+        let releasing = async move {
+            let claimant = *self.claim.claimant();
+            if let Err(error) = self.shared.store.release(&claimant).await {
+                log(&error, "a claim could not be released yet");
+                self.shared.release_in_background(claimant, true);
+            }
+        };
+        within(wait, releasing).await;
+    }
+
+    /// Gives the claim up. Past the completion wait, that goes on in a task of its own.
+    pub(super) async fn abandon(self) {
+        let wait = self.shared.settings.config.completion_wait;
+        within(wait, self.give_up()).await;
+    }
+
+    /// Tries for a lease, whose end says the same.
+    pub(super) async fn give_up(self) {
+        let Self {
+            shared,
+            claim,
+            lease,
+            successor,
+            slot: _slot,
+            ..
+        } = self;
+        // A renewal would make the record live on.
+        drop(lease);
+        let until = Instant::now() + shared.settings.config.lease;
+        let mut delay = FIRST_DELAY;
+        while let Err(error) = shared.store.abandon(&claim, successor).await {
+            if delay == FIRST_DELAY {
+                log(&error, "a claim could not be given up yet");
+            } else {
+                log_again(&error, "a claim could not be given up yet");
+            }
+            if Instant::now() + delay >= until {
+                return;
+            }
+            sleep(delay).await;
+            delay = next_delay(delay);
+        }
+    }
+
+    /// Stores the answer. Past the completion wait, storing goes on in a task of its own.
+    pub(super) async fn complete(self, record: Record) -> Completion {
+        let wait = self.shared.settings.config.completion_wait;
+        let stored = within(wait, self.store(record)).await;
+        stored.unwrap_or(Completion::Unstored)
+    }
+
+    async fn store(self, record: Record) -> Completion {
+        let Self {
+            shared,
+            claim,
+            lease: _lease,
+            sent,
+            slot: _slot,
+            ..
+        } = self;
+        let config = &shared.settings.config;
+        let until = sent + config.max_execution;
+        let retained_until = sent + config.retention;
+        let mut response = record.encode();
+        let mut delay = FIRST_DELAY;
+        loop {
+            match shared.store.complete(&claim, &response).await {
+                // Past retention the key is free: an answer that comes so late answers nobody else.
+                Ok(Transition::Applied) if Instant::now() >= retained_until => {
+                    return Completion::Unstored;
+                }
+                Ok(Transition::Applied) => return Completion::Stored,
+                Ok(Transition::Fenced) => return Completion::Fenced,
+                Err(error) => {
+                    if delay == FIRST_DELAY {
+                        log(&error, "an answer could not be stored yet");
+                    } else {
+                        log_again(&error, "an answer could not be stored yet");
+                    }
+                    if error.kind() == StoreErrorKind::Refused {
+                        response = record.clone().without_body().encode();
+                    }
+                }
+            }
+            if Instant::now() + delay >= until {
+                tracing::error!(
+                    key = %claim.key().prefix(),
+                    "an answer was never stored; the operation is left to its promise"
+                );
+                return Completion::Unstored;
+            }
+            sleep(delay).await;
+            delay = next_delay(delay);
+        }
+    }
+}
+
+/// Waits for the end of `work`, up to `wait`; past it the rest goes on in a task of its own.
+async fn within<F>(wait: Duration, work: F) -> Option<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    match timeout(wait, &mut work).await {
+        Ok(output) => Some(output),
+        Err(_) => {
+            drop(tokio::spawn(work.in_current_span()));
+            None
+        }
+    }
+}
+
+/// What became of an answer.
+pub(super) enum Completion {
+    /// The record belongs to another owner, or is gone.
+    Fenced,
+    /// Replays get this answer.
+    Stored,
+    /// The store has not acknowledged the answer.
+    Unstored,
+}
