@@ -1,17 +1,13 @@
 //! Flags, environment variables, and what the program prints.
 
-use std::{
-    fs,
-    net::TcpListener,
-    process::{Command, Output},
-};
+use std::{fs, net::TcpListener, process::Output};
 
 use serde_json::json;
 use tempfile::tempdir;
 
 use crate::{
     client::{Client, of_amount},
-    program::{Program, command},
+    program::{Program, command, paste},
     provider::Provider,
 };
 
@@ -24,18 +20,6 @@ const FREE_PORTS: [(&str, &str); 2] = [
 fn run(arguments: &[&str]) -> Output {
     let folder = tempdir().unwrap();
     command(folder.path()).args(arguments).output().unwrap()
-}
-
-/// Runs a printed line as if it were pasted into a shell.
-fn paste(line: &str) -> Output {
-    let found = Command::new("curl").arg("--version").output();
-    assert!(
-        found.is_ok(),
-        "curl is missing: install it, for example `apt-get install curl`"
-    );
-    let output = Command::new("sh").args(["-c", line]).output().unwrap();
-    assert!(output.status.success(), "{line}: {output:?}");
-    output
 }
 
 #[tokio::test]

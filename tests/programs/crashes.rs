@@ -1,6 +1,6 @@
 //! The process ends: politely, or by kill -9.
 
-use std::net::TcpStream;
+use std::{io::Write, net::TcpStream};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -11,6 +11,7 @@ use crate::{
     load::{self, Load},
     program::{Program, eventually},
     provider::Provider,
+    records,
 };
 
 #[tokio::test]
@@ -48,7 +49,7 @@ async fn a_charge_that_was_killed_halfway_is_taken_over_after_its_lease() {
         "--provider-timeout",
         "60s",
         "--lease",
-        "4s",
+        "10m",
     ];
     let program = Program::serve(folder.path(), &arguments).await;
     let client = Client::new(program.api());
@@ -62,7 +63,8 @@ async fn a_charge_that_was_killed_halfway_is_taken_over_after_its_lease() {
     let program = Program::serve(folder.path(), &arguments).await;
     let client = Client::new(program.api());
     let early = client.charge("k", &of_amount(100)).await;
-    let taken_over = client.charge_until_answered("k", &of_amount(100)).await;
+    records::end_leases(folder.path()).await;
+    let taken_over = client.charge("k", &of_amount(100)).await;
 
     assert_eq!(
         early.problem(),
@@ -181,6 +183,48 @@ async fn at_sigterm_a_charge_whose_client_left_is_finished_too() {
         .await;
     assert_eq!((retry.status, retry.replayed()), (201, Some(true)));
     assert_eq!(provider.ledger().await.calls, 1);
+}
+
+#[tokio::test]
+async fn at_sigterm_a_client_that_stalls_in_its_head_does_not_matter_for_long() {
+    let folder = tempdir().unwrap();
+    let mut program = Program::serve(folder.path(), &["--store", "memory:"]).await;
+    let address = program.api().strip_prefix("http://").unwrap();
+    let mut stalled = TcpStream::connect(address).unwrap();
+    stalled
+        .write_all(b"POST /v1/charges HTTP/1.1\r\nhost: ")
+        .unwrap();
+    // Accepted after the stalled one, and answered.
+    let client = Client::new(program.api());
+    assert_eq!(client.charge("k", &of_amount(100)).await.status, 201);
+
+    program.signal(Signal::SIGTERM);
+    let status = program.ended().await;
+
+    assert!(status.success(), "{status}");
+    assert!(
+        !program.logs().contains("were cut off"),
+        "only the end of all patience ended it"
+    );
+}
+
+/// Takes as long as the program waits at its end: 25 s.
+#[tokio::test]
+async fn at_sigterm_the_wait_has_an_end() {
+    let folder = tempdir().unwrap();
+    let mut program = Program::serve(folder.path(), &["--provider-timeout", "300s"]).await;
+    let client = Client::new(program.api());
+    let provider = Provider::new(program.provider_url());
+    let stuck = json!({"mode": "slow", "latency_ms": 300_000});
+    provider.faults(&stuck).await;
+    let cut = tokio::spawn(async move { client.try_charge("k", &of_amount(100)).await });
+    provider.called(1).await;
+
+    program.signal(Signal::SIGTERM);
+
+    assert_eq!(program.ended().await.code(), Some(1));
+    assert!(program.logs().contains("operations were cut off"));
+    cut.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use payments::{
@@ -12,6 +13,8 @@ use payments::{
     provider::{self, Provider},
     provider_client::ProviderClient,
 };
+use reqwest::Url;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
@@ -22,27 +25,46 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap())
-        .parse()
-        .unwrap();
+    let (listener, url) = bind().await;
     let stop = CancellationToken::new();
     let routes = Provider::default().routes();
     tokio::spawn(provider::serve(listener, routes, stop.clone()));
-    let database = Database::open(&StoreUrl::Memory).await.unwrap();
-    let app = payments::app(Deps {
-        store: database.store,
-        charges: database.charges,
-        provider: ProviderClient::new(&url, Duration::from_secs(30)).unwrap(),
-        lease: Duration::from_secs(5),
-    });
+    let (app, _) = stage_of(&url).await;
     Stage {
-        app: app.unwrap(),
+        app,
         _provider: stop.drop_guard(),
     }
 }
 
-fn charge() -> Request<Body> {
+async fn bind() -> (TcpListener, Url) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url.parse().unwrap())
+}
+
+/// Serves a provider of the test's own for as long as the test runs.
+pub(crate) async fn serve_provider(routes: Router) -> Url {
+    let (listener, url) = bind().await;
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
+}
+
+/// Two apps on one table of charges, whose records know nothing of each other.
+pub(crate) async fn stage_of(provider: &Url) -> (payments::App, payments::App) {
+    let charges = Database::open(&StoreUrl::Memory).await.unwrap().charges;
+    let app = async || {
+        let deps = Deps {
+            store: Database::open(&StoreUrl::Memory).await.unwrap().store,
+            charges: charges.clone(),
+            provider: ProviderClient::new(provider, Duration::from_secs(30)).unwrap(),
+            lease: Duration::from_secs(60),
+        };
+        payments::app(deps).unwrap()
+    };
+    (app().await, app().await)
+}
+
+pub(crate) fn charge() -> Request<Body> {
     Request::post("/v1/charges")
         .header("authorization", "Bearer sk_test")
         .header("idempotency-key", "k")
@@ -50,10 +72,18 @@ fn charge() -> Request<Body> {
         .unwrap()
 }
 
-async fn send(router: &Router, request: Request<Body>) -> Response<bytes::Bytes> {
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Response<Bytes> {
     let response = router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+/// The status, the code, and whether it can be retried.
+pub(crate) fn problem(response: &Response<Bytes>) -> (u16, String, bool) {
+    let body: Value = serde_json::from_slice(response.body()).unwrap();
+    let code = body["code"].as_str().unwrap().to_owned();
+    let retryable = body["retryable"].as_bool().unwrap();
+    (response.status().as_u16(), code, retryable)
 }
 
 #[tokio::test]

@@ -1,14 +1,18 @@
 //! Charges and records in Postgres: a process that another one replaces, and a database that comes and goes.
 
+use payments::{config::StoreUrl, database::Database};
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use steadfast_testkit::postgres;
 use tempfile::tempdir;
 
 use crate::{
     client::{Client, of_amount},
     load::{self, Load},
-    program::Program,
+    program::{Program, eventually},
     provider::Provider,
+    proxy::Proxy,
+    records,
 };
 
 #[tokio::test]
@@ -52,7 +56,7 @@ async fn a_process_takes_over_what_another_one_was_killed_in() {
         "--provider-timeout",
         "60s",
         "--lease",
-        "4s",
+        "10m",
     ];
     let doomed = Program::serve(folder.path(), &arguments).await;
     let other = Program::serve(folder.path(), &arguments).await;
@@ -66,7 +70,8 @@ async fn a_process_takes_over_what_another_one_was_killed_in() {
     let pending = client.charge("k", &of_amount(100)).await;
     doomed.kill();
     first.await.unwrap().unwrap_err();
-    let taken_over = client.charge_until_answered("k", &of_amount(100)).await;
+    records::end_leases_in_postgres(database.url()).await;
+    let taken_over = client.charge("k", &of_amount(100)).await;
 
     assert_eq!(pending.problem(), (409, "in-progress".into()));
     assert_eq!(
@@ -144,4 +149,50 @@ async fn without_its_database_the_api_charges_nothing() {
     server.restart().await.unwrap();
     let charged = client.charge_until_answered("k", &of_amount(2)).await;
     assert_eq!(charged.status, 201);
+}
+
+#[tokio::test]
+async fn connections_that_die_in_the_middle_of_a_statement_are_replaced() {
+    const POOL: i64 = 10;
+    let database = postgres::database().await.unwrap();
+    let proxy = Proxy::before(database.url()).await;
+    let url: StoreUrl = proxy.route(database.url()).parse().unwrap();
+    let charges = Database::open(&url).await.unwrap().charges;
+    let mut locker = PgConnection::connect(database.url()).await.unwrap();
+    // A transaction would see the same activity for ever.
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    let mut locked = locker.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payments_charges")
+        .execute(&mut *locked)
+        .await
+        .unwrap();
+
+    let calls: Vec<_> = (0..POOL)
+        .map(|_| {
+            let charges = charges.clone();
+            tokio::spawn(async move { charges.find("a", "b").await })
+        })
+        .collect();
+    eventually("every connection in a statement", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+        // On a stalled machine the first may have reached its limit before the last was sent.
+        (waiting == POOL || calls.iter().any(|call| call.is_finished())).then_some(())
+    })
+    .await;
+    proxy.freeze();
+    locked.rollback().await.unwrap();
+    for call in calls {
+        call.await.unwrap().unwrap_err();
+    }
+
+    let found = eventually("an answer on a fresh connection", async || {
+        charges.find("a", "b").await.ok()
+    })
+    .await;
+    assert_eq!(found, None);
 }

@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
     thread,
     time::Duration,
@@ -179,6 +179,23 @@ pub(crate) fn command(folder: &Path) -> Command {
         }
     }
     command
+}
+
+/// Runs a `curl` line as if it were pasted into a shell, with no proxy between it and the program.
+pub(crate) fn paste(line: &str) -> Output {
+    let found = Command::new("curl").arg("--version").output();
+    assert!(
+        found.is_ok(),
+        "curl is missing: install it, for example `apt-get install curl`"
+    );
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .env("NO_PROXY", "*")
+        .env("no_proxy", "*")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    output
 }
 
 /// The program beside this test's own executable, built first if it is missing or older than its sources.

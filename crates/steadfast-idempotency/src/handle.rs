@@ -149,14 +149,14 @@ impl<St> fmt::Debug for IdempotencyHandle<St> {
     }
 }
 
-/// Something still ran when a drain reached its limit.
+/// Something was left when a drain reached its limit: operations, or claims that are being released in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undrained {
     running: usize,
 }
 
 impl Undrained {
-    /// How many operations still ran.
+    /// How many operations still ran; zero if only claims were being released.
     #[must_use]
     pub const fn running(&self) -> usize {
         self.running
@@ -165,7 +165,11 @@ impl Undrained {
 
 impl fmt::Display for Undrained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} operations still run", self.running)
+        write!(
+            f,
+            "the limit was reached with {} operations running, or claims still being released",
+            self.running
+        )
     }
 }
 

@@ -56,8 +56,9 @@ pub(crate) fn routes(api: Arc<Api>, idempotency: IdempotencyLayer<DynStore>) -> 
         )
 }
 
-/// Runs once for each operation, and again only if nobody knows how the last execution ended. Whatever was done by then is done
-/// again to the same effect: the provider knows the derived key, and the row its id.
+/// Runs once for each operation, and again if nobody knows how the last execution ended, or after the record's retention. What
+/// was done by then is found: the charge in the table, whose id is derived from the operation, or else at the provider, which
+/// knows the derived key. The table comes first, since the provider may forget a key.
 async fn create(
     State(api): State<Arc<Api>>,
     Extension(account): Extension<Account>,
@@ -66,27 +67,13 @@ async fn create(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let request = ChargeRequest::parse(&headers, &body)?;
+    let id = format!("{ID_PREFIX}{}", operation.derive("id"));
 
-    let made = api
-        .provider
-        .charge(
-            &operation.derive("charge"),
-            request.amount,
-            &request.currency,
-        )
-        .await?;
-    let charge = Charge {
-        id: format!("{ID_PREFIX}{}", operation.derive("id")),
-        account: account.id().to_owned(),
-        amount: request.amount,
-        currency: request.currency,
-        order: request.order,
-        customer: request.customer,
-        provider_id: made.id,
-        created: made.at,
+    let charge = match api.charges.find(account.id(), &id).await? {
+        Some(kept) => kept,
+        None => make(&api, &account, &operation, id, &request).await?,
     };
-    let kept = api.charges.keep(&charge).await?;
-    if kept != charge {
+    if !request.is_met_by(&charge) {
         return Err(key_used_before());
     }
 
@@ -96,6 +83,45 @@ async fn create(
         "charged"
     );
     Ok((StatusCode::CREATED, Json(ChargeBody::from(&charge))).into_response())
+}
+
+/// Charges at the provider and keeps the charge. Another execution may have kept its own meanwhile: that one is returned.
+async fn make(
+    api: &Api,
+    account: &Account,
+    operation: &Operation,
+    id: String,
+    request: &ChargeRequest,
+) -> Result<Charge, Problem> {
+    let key = operation.derive("charge");
+    let made = api
+        .provider
+        .charge(&key, request.amount, &request.currency)
+        .await?;
+    let charge = Charge {
+        id,
+        account: account.id().to_owned(),
+        amount: request.amount,
+        currency: request.currency.clone(),
+        order: request.order.clone(),
+        customer: request.customer.clone(),
+        provider_id: made.id,
+        created: made.at,
+    };
+    let kept = api.charges.keep(&charge).await?;
+    if kept.provider_id != charge.provider_id {
+        tracing::error!(
+            charge = kept.id,
+            kept = kept.provider_id,
+            surplus = charge.provider_id,
+            "the provider made two charges with one key"
+        );
+        return Err(Problem::unavailable(
+            "outcome-unknown",
+            "the card provider made more than one charge with this key; send the same request with the same key again to learn which one stands",
+        ));
+    }
+    Ok(kept)
 }
 
 async fn list(
@@ -196,20 +222,20 @@ impl<'a> From<&'a Charge> for ChargeBody<'a> {
     }
 }
 
-/// The key outlived the record of its first use, and asks for something else: after retention, or with a store that forgot.
+/// The key outlived the record of its first use, and asks for something else.
 fn key_used_before() -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "key-reused",
-        "an earlier charge was made with this key and another request; nothing was charged, use a new key",
+        "an earlier charge was made with this key and another request; nothing was charged now, use a new key",
     )
 }
 
+/// A 503 says that the outcome is unknown: the next request with this key takes over at once.
 impl From<ProviderError> for Problem {
     fn from(error: ProviderError) -> Self {
         match error {
             ProviderError::KeyReused => key_used_before(),
-            // A 503 says that the outcome is unknown: the next request with this key takes over at once.
             ProviderError::Failing { .. } | ProviderError::Unreachable(_) => {
                 tracing::warn!(error = &error as &dyn Error, "no answer from the provider");
                 Self::unavailable(
@@ -224,10 +250,9 @@ impl From<ProviderError> for Problem {
                     error = &error as &dyn Error,
                     "the provider cannot be understood"
                 );
-                Self::new(
-                    StatusCode::BAD_GATEWAY,
+                Self::unavailable(
                     "provider-error",
-                    "the card provider's answer cannot be understood; whether the charge was made is unknown",
+                    "the card provider's answer cannot be understood; the charge may have been made, so send the same request with the same key again",
                 )
             }
         }

@@ -1,5 +1,6 @@
 //! The table of charges, in the database that holds the idempotency records too.
 
+mod lent;
 mod memory;
 mod postgres;
 mod sqlite;

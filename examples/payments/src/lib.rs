@@ -13,6 +13,7 @@ pub mod provider;
 pub mod provider_client;
 mod request;
 pub mod serve;
+mod server;
 mod shutdown;
 
 use std::{sync::Arc, time::Duration};

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use http::StatusCode;
-use reqwest::{Client, Url};
+use reqwest::{Client, Url, redirect};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,7 +32,12 @@ impl ProviderClient {
     ///
     /// The system does not let a client be made.
     pub fn new(provider: &Url, timeout: Duration) -> Result<Self, reqwest::Error> {
-        let http = Client::builder().no_proxy().timeout(timeout).build()?;
+        let http = Client::builder()
+            .no_proxy()
+            // A redirected POST may be sent twice, or become a GET.
+            .redirect(redirect::Policy::none())
+            .timeout(timeout)
+            .build()?;
         let base = provider.as_str().trim_end_matches('/');
         Ok(Self {
             http,
@@ -92,10 +97,13 @@ fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
         code: String,
     }
 
-    let passes = status.is_server_error()
-        || status == StatusCode::REQUEST_TIMEOUT
-        || status == StatusCode::TOO_MANY_REQUESTS;
-    if passes {
+    let passes = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::CONFLICT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if status.is_server_error() || passes.contains(&status) {
         return ProviderError::Failing { status };
     }
     match serde_json::from_slice::<Refusal>(body) {
@@ -107,7 +115,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
 /// There is no answer to go on with.
 #[derive(Debug)]
 pub enum ProviderError {
-    /// It answered that it cannot work now.
+    /// It answered that it cannot work now, or is still at work on this key.
     Failing {
         /// The status of its answer.
         status: StatusCode,

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::problem::Problem;
+use crate::{charges::Charge, problem::Problem};
 
 const MAX_AMOUNT: i64 = 99_999_999;
 
@@ -41,6 +41,14 @@ impl ChargeRequest {
             order: text("order", fields.order)?,
             customer: text("customer", fields.customer)?,
         })
+    }
+
+    /// Whether `charge` is what is asked for.
+    pub(crate) fn is_met_by(&self, charge: &Charge) -> bool {
+        self.amount == charge.amount
+            && self.currency == charge.currency
+            && self.order == charge.order
+            && self.customer == charge.customer
     }
 }
 

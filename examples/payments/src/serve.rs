@@ -1,15 +1,16 @@
 //! Binds the API and the provider to their sockets, and ends them in order.
 
 use std::{
-    future::IntoFuture,
     io::{self, Write},
     time::Duration,
 };
 
-use axum::serve::ListenerExt;
 use reqwest::Url;
 use steadfast::store::{Reaper, ReaperConfig};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,14 +20,12 @@ use crate::{
     failure::Failure,
     provider::{self, Provider},
     provider_client::ProviderClient,
+    server,
     shutdown::Signals,
 };
 
-/// What a request in flight may take beside its call of the provider: 30 s for its body to arrive, the rest for the database.
-const DRAIN_LIMIT: Duration = Duration::from_secs(45);
-
-/// What an operation whose client left may take beside its call of the provider.
-const LAST_DRAIN_LIMIT: Duration = Duration::from_secs(15);
+/// What everything in flight may take after a signal. Kubernetes kills 30 s after SIGTERM, and the database is closed in between.
+const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
 /// A provider in memory loses nothing when its last callers are cut off.
 const PROVIDER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -35,7 +34,7 @@ const PROVIDER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// Something could not be set up, or requests were still in flight long after the signal.
+/// Something could not be set up, or operations still ran 25 s after the signal.
 ///
 /// # Cancel safety
 ///
@@ -69,42 +68,30 @@ pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let reaper = Reaper::new(database.store.clone(), ReaperConfig::default());
     let reaping = tokio::spawn(reaper.run());
     announce(&serve_lines(&api, &provider));
-    let drained = serve_api(listener, app, signals, config.provider_timeout).await;
+    let drained = serve_api(listener, app, signals).await;
     reaping.abort();
     database.close().await;
     drained
 }
 
 /// Serves until the first signal, then what is in flight: first what clients wait for, then what they have left behind.
-async fn serve_api(
-    listener: TcpListener,
-    app: App,
-    mut signals: Signals,
-    provider_timeout: Duration,
-) -> Result<(), Failure> {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "failed to set TCP_NODELAY");
-        }
-    });
+async fn serve_api(listener: TcpListener, app: App, mut signals: Signals) -> Result<(), Failure> {
     let stop = CancellationToken::new();
-    let serving = axum::serve(listener, app.router)
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let serving = tokio::spawn(serving);
+    let serving = tokio::spawn(server::serve(listener, app.router, stop.clone()));
 
     signals.next().await;
     tracing::info!("stopping: finishing what is in flight");
+    let deadline = Instant::now() + DRAIN_LIMIT;
     stop.cancel();
     let draining = async {
-        match timeout(DRAIN_LIMIT + provider_timeout, serving).await {
-            Ok(served) => served
-                .map_err(|lost| Failure::because("the server panicked", lost))?
-                .map_err(|error| Failure::because("the server failed", error))?,
+        match timeout_at(deadline, serving).await {
+            Ok(served) => {
+                served.map_err(|lost| Failure::because("the server panicked", lost))?;
+            }
             Err(_) => tracing::warn!("connections that stayed open were cut off"),
         }
         app.operations
-            .drain(LAST_DRAIN_LIMIT + provider_timeout)
+            .drain(deadline.saturating_duration_since(Instant::now()))
             .await
             .map_err(|undrained| Failure::because("operations were cut off", undrained))
     };

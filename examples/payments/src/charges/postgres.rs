@@ -1,8 +1,14 @@
 use std::time::Duration;
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
-use super::{Charge, statements};
+use super::{Charge, lent::Lent, statements};
+
+/// A connection that is closed in the middle of a statement goes on in the server until the statement is done.
+const SESSION: [(&str, &str); 1] = [("statement_timeout", "5s")];
 
 /// `CREATE ... IF NOT EXISTS` fails when two processes start at once; this lock makes one wait.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('payments_charges'))";
@@ -28,10 +34,11 @@ pub(crate) struct PostgresCharges(PgPool);
 
 impl PostgresCharges {
     pub(crate) async fn connect(url: &str) -> Result<Self, sqlx::Error> {
+        let options = url.parse::<PgConnectOptions>()?.options(SESSION);
         let pool = PgPoolOptions::new()
             .max_connections(10)
             .acquire_timeout(Duration::from_secs(4))
-            .connect(url)
+            .connect_with(options)
             .await?;
         Ok(Self(pool))
     }
@@ -47,6 +54,7 @@ impl PostgresCharges {
     }
 
     pub(super) async fn keep(&self, charge: &Charge) -> Result<Charge, sqlx::Error> {
+        let mut connection = Lent::of(&self.0).await?;
         let inserted = sqlx::query(statements::KEEP)
             .bind(&charge.id)
             .bind(&charge.account)
@@ -56,16 +64,19 @@ impl PostgresCharges {
             .bind(&charge.customer)
             .bind(&charge.provider_id)
             .bind(charge.created)
-            .execute(&self.0)
+            .execute(&mut *connection)
             .await?;
-        if inserted.rows_affected() == 1 {
-            return Ok(charge.clone());
-        }
-        let row = sqlx::query(statements::GET)
-            .bind(&charge.id)
-            .fetch_one(&self.0)
-            .await?;
-        statements::charge(&row)
+        let kept = if inserted.rows_affected() == 1 {
+            charge.clone()
+        } else {
+            let row = sqlx::query(statements::GET)
+                .bind(&charge.id)
+                .fetch_one(&mut *connection)
+                .await?;
+            statements::charge(&row)?
+        };
+        connection.give_back();
+        Ok(kept)
     }
 
     pub(super) async fn find(
@@ -73,25 +84,25 @@ impl PostgresCharges {
         account: &str,
         id: &str,
     ) -> Result<Option<Charge>, sqlx::Error> {
-        sqlx::query(statements::FIND)
+        let mut connection = Lent::of(&self.0).await?;
+        let row = sqlx::query(statements::FIND)
             .bind(id)
             .bind(account)
-            .fetch_optional(&self.0)
-            .await?
-            .as_ref()
-            .map(statements::charge)
-            .transpose()
+            .fetch_optional(&mut *connection)
+            .await?;
+        connection.give_back();
+        row.as_ref().map(statements::charge).transpose()
     }
 
     pub(super) async fn list(&self, account: &str) -> Result<Vec<Charge>, sqlx::Error> {
-        sqlx::query(statements::LIST)
+        let mut connection = Lent::of(&self.0).await?;
+        let rows = sqlx::query(statements::LIST)
             .bind(account)
             .bind(statements::LIST_ROWS)
-            .fetch_all(&self.0)
-            .await?
-            .iter()
-            .map(statements::charge)
-            .collect()
+            .fetch_all(&mut *connection)
+            .await?;
+        connection.give_back();
+        rows.iter().map(statements::charge).collect()
     }
 
     pub(crate) async fn close(&self) {

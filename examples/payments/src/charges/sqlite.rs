@@ -5,7 +5,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Charge, statements};
+use super::{Charge, lent::Lent, statements};
 
 const SCHEMA: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS payments_charges (
@@ -52,6 +52,7 @@ impl SqliteCharges {
     }
 
     pub(super) async fn keep(&self, charge: &Charge) -> Result<Charge, sqlx::Error> {
+        let mut connection = Lent::of(&self.0).await?;
         let inserted = sqlx::query(statements::KEEP)
             .bind(&charge.id)
             .bind(&charge.account)
@@ -61,16 +62,19 @@ impl SqliteCharges {
             .bind(&charge.customer)
             .bind(&charge.provider_id)
             .bind(charge.created)
-            .execute(&self.0)
+            .execute(&mut *connection)
             .await?;
-        if inserted.rows_affected() == 1 {
-            return Ok(charge.clone());
-        }
-        let row = sqlx::query(statements::GET)
-            .bind(&charge.id)
-            .fetch_one(&self.0)
-            .await?;
-        statements::charge(&row)
+        let kept = if inserted.rows_affected() == 1 {
+            charge.clone()
+        } else {
+            let row = sqlx::query(statements::GET)
+                .bind(&charge.id)
+                .fetch_one(&mut *connection)
+                .await?;
+            statements::charge(&row)?
+        };
+        connection.give_back();
+        Ok(kept)
     }
 
     pub(super) async fn find(
@@ -78,25 +82,25 @@ impl SqliteCharges {
         account: &str,
         id: &str,
     ) -> Result<Option<Charge>, sqlx::Error> {
-        sqlx::query(statements::FIND)
+        let mut connection = Lent::of(&self.0).await?;
+        let row = sqlx::query(statements::FIND)
             .bind(id)
             .bind(account)
-            .fetch_optional(&self.0)
-            .await?
-            .as_ref()
-            .map(statements::charge)
-            .transpose()
+            .fetch_optional(&mut *connection)
+            .await?;
+        connection.give_back();
+        row.as_ref().map(statements::charge).transpose()
     }
 
     pub(super) async fn list(&self, account: &str) -> Result<Vec<Charge>, sqlx::Error> {
-        sqlx::query(statements::LIST)
+        let mut connection = Lent::of(&self.0).await?;
+        let rows = sqlx::query(statements::LIST)
             .bind(account)
             .bind(statements::LIST_ROWS)
-            .fetch_all(&self.0)
-            .await?
-            .iter()
-            .map(statements::charge)
-            .collect()
+            .fetch_all(&mut *connection)
+            .await?;
+        connection.give_back();
+        rows.iter().map(statements::charge).collect()
     }
 
     pub(crate) async fn close(&self) {
