@@ -12,9 +12,19 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 use steadfast_store::StoreError;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, timeout_at},
+};
 
-use crate::error::{classified, is_busy};
+use crate::{
+    error::{classified, is_busy},
+    open::BUSY_TIMEOUT,
+};
+
+/// What must be left of a call's limit when a statement is sent: time for SQLite to find the database busy and say so, and as
+/// much again for waking up late. With less left the limit could cut the statement off, and leave open whether it was taken.
+pub(crate) const ROOM: Duration = BUSY_TIMEOUT.saturating_mul(2);
 
 /// The pause before a busy database is asked again, for connections whose busy timeout is shorter.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -50,13 +60,19 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Runs the statement on a connection of `pool`, again and again while the database is busy and time is left.
+    /// Runs the statement on a connection of `pool`, again and again while the database is busy and there is [`ROOM`] before
+    /// `deadline`.
     pub(crate) async fn run(
         self,
         pool: &SqlitePool,
         deadline: Instant,
     ) -> Result<Answer, StoreError> {
-        let mut connection = acquire(pool, deadline).await?;
+        let mut connection = acquire(pool, deadline - ROOM).await?;
+        if Instant::now() + ROOM > deadline {
+            return Err(
+                StoreError::unavailable("too little time was left to send").with_nothing_sent()
+            );
+        }
         loop {
             let sent = Instant::now();
             let error = match timeout_at(deadline, self.send(&mut connection)).await {
@@ -64,10 +80,9 @@ impl<'a> Call<'a> {
                 Ok(Err(error)) => error,
                 Err(elapsed) => return Err(StoreError::unavailable(elapsed)),
             };
-            // Another round as long as this one must fit, so that the answer is "busy, nothing done" and not "out of time,
-            // perhaps done".
-            let pause = sent.elapsed() + BUSY_PAUSE;
-            if !is_busy(&error) || Instant::now() + pause >= deadline {
+            // A connection of the user's may have a longer busy timeout than ours: the next round takes as long as this one.
+            let round = BUSY_PAUSE + sent.elapsed().max(ROOM);
+            if !is_busy(&error) || Instant::now() + round > deadline {
                 return Err(classified(error));
             }
             sleep(BUSY_PAUSE).await;
@@ -98,6 +113,17 @@ pub(crate) async fn acquire(
     match timeout_at(deadline, pool.acquire()).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(classified(error).with_nothing_sent()),
+        Err(elapsed) => Err(StoreError::unavailable(elapsed).with_nothing_sent()),
+    }
+}
+
+/// Waits for a claim's turn to write, in the order of asking, as long as there is [`ROOM`] before `deadline` to write then.
+pub(crate) async fn turn(
+    claims: &Semaphore,
+    deadline: Instant,
+) -> Result<SemaphorePermit<'_>, StoreError> {
+    match timeout_at(deadline - ROOM, claims.acquire()).await {
+        Ok(permit) => Ok(permit.expect("the queue of claims is never closed")),
         Err(elapsed) => Err(StoreError::unavailable(elapsed).with_nothing_sent()),
     }
 }

@@ -9,7 +9,9 @@
 //! ```
 
 mod call;
+mod durability;
 mod error;
+mod migrate;
 mod open;
 mod record;
 mod sql;

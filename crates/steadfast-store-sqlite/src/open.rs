@@ -10,7 +10,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use steadfast_store::StoreError;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::error::{classified, is_busy};
 
@@ -20,20 +23,35 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The pause before a busy file is opened again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long SQLite itself waits for another process's write. A quarter of the shortest limit of a call, so that a busy database
-/// is told as busy, with nothing done, before the limit cuts the call off.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long SQLite itself waits for another process's write. An eighth of the shortest limit of a call: most of the limit is
+/// left for a queue, and a statement sent after it can still be told as busy, with nothing done.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Connections that read. A read of one record takes microseconds; more would only wait for the same processors.
 const READERS: u32 = 4;
+
+/// Claims that may stand in the writer's queue: while one is written the next is in its place already, so the writer does not
+/// idle.
+const CLAIMS: usize = 2;
 
 /// The pools of one file: one connection that writes, and some that only read.
 pub(crate) struct Pools {
     pub(crate) writer: SqlitePool,
     pub(crate) reader: SqlitePool,
+    /// Where claims wait before they wait for the writer. What keeps or ends an operation goes to the writer straight away, so
+    /// that under overload it waits for a claim or two, and not for all that have come before.
+    pub(crate) claims: Semaphore,
 }
 
 impl Pools {
+    pub(crate) const fn of(writer: SqlitePool, reader: SqlitePool) -> Self {
+        Self {
+            writer,
+            reader,
+            claims: Semaphore::const_new(CLAIMS),
+        }
+    }
+
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         // The whole path: a later change of the working directory must not lead the next connection to another file, and SQLite
         // reads what starts with "file:" as a URI.
@@ -54,7 +72,7 @@ impl Pools {
         // A file that vanished is not made anew behind the back of those who still hold the old one.
         writer.set_connect_options(writes);
         let reader = connected(READERS, common.pragma("query_only", "ON"), deadline).await?;
-        Ok(Self { writer, reader })
+        Ok(Self::of(writer, reader))
     }
 }
 

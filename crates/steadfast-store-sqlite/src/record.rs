@@ -113,13 +113,11 @@ impl Record {
                 response: self.response.ok_or_else(|| unreadable("response"))?,
             },
             State::Indeterminate => Begin::Indeterminate,
-            State::Running if self.owner == owner => {
-                Begin::Claimed(Claim::granted(
-                    Claimant { key, owner },
-                    self.execution,
-                    self.promise,
-                ))
-            }
+            State::Running if self.owner == owner => Begin::Claimed(Claim::granted(
+                Claimant { key, owner },
+                self.execution,
+                self.promise,
+            )),
             State::Running => Begin::Running {
                 lease_left: self.lease_left(),
             },

@@ -58,7 +58,7 @@ impl Table {
     }
 
     /// The text of every migration with its comments, for other migrators.
-    pub(crate) fn schema(&self) -> String {
+    pub(crate) fn schema_sql(&self) -> String {
         MIGRATIONS
             .join("\n")
             .replace("{table}", &self.name.replace('"', "\"\""))

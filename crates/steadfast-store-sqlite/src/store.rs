@@ -1,16 +1,18 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqlitePool};
 use steadfast_core::idempotency::{Claim, Claimant, KeyDigest, OwnerId, Terms, Transition};
 use steadfast_store::{
     Begin, Capabilities, Incident, Reaped, RecordSummary, Resolution, Sharing, Standing, Store,
     StoreError, StoreId, StoredResponse,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
-    call::{Answer, Call, acquire},
-    error::{classified, is_busy},
+    call::{Answer, Call, ROOM, turn},
+    durability,
+    error::classified,
+    migrate,
     open::Pools,
     record::{self, Record},
     sql::{Statements, Table},
@@ -24,12 +26,6 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// An operation that has run waits for it: worth a longer wait than one that has not begun.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
-
-/// Migrations of many processes wait for each other.
-const MIGRATE_LIMIT: Duration = Duration::from_secs(30);
-
-/// The pause before a busy database is asked again to migrate.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Records that one statement of the reaper takes at most, so that requests get the write lock in between.
 const REAP_BATCH: i64 = 100;
@@ -75,10 +71,7 @@ impl SqliteStore {
     /// No connection may come back to the pool with a transaction open: the store's statements would become part of it.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
-        Self::over(Pools {
-            writer: pool.clone(),
-            reader: pool,
-        })
+        Self::over(Pools::of(pool.clone(), pool))
     }
 
     fn over(pools: Pools) -> Self {
@@ -110,70 +103,25 @@ impl SqliteStore {
     /// The schema as SQL, for other migrators. A table that another migrator made is not known to [`migrate`](Self::migrate):
     /// use one or the other.
     #[must_use]
-    pub fn schema(&self) -> String {
-        self.table.schema()
+    pub fn schema_sql(&self) -> String {
+        self.table.schema_sql()
     }
 
     /// Makes the table, or brings it up to this version. Does nothing to one that is; any number of processes may call it at
-    /// once. Its book is the table `<table>_migrations`. Runs [`check`](Self::check) first.
+    /// once. A schema that a newer version has brought further is left as it is. Its book is the table `<table>_migrations`.
+    /// Runs [`check`](Self::check) first.
     ///
     /// # Errors
     ///
-    /// Misconfigured: the check failed, a newer version migrated the table, or the table was made by other means. Unavailable:
-    /// the database stayed busy for thirty seconds.
+    /// Misconfigured: the check failed, or the table was made by other means. Unavailable: the database stayed busy for thirty
+    /// seconds.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves all of a migration or nothing.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.check().await?;
-        let deadline = Instant::now() + MIGRATE_LIMIT;
-        let mut connection = acquire(&self.pools.writer, deadline).await?;
-        loop {
-            let error = match timeout_at(deadline, self.migrate_on(&mut connection)).await {
-                Ok(Ok(migrated)) => return migrated,
-                Ok(Err(error)) => error,
-                Err(elapsed) => return Err(StoreError::unavailable(elapsed)),
-            };
-            if !is_busy(&error) || Instant::now() + BUSY_PAUSE >= deadline {
-                return Err(classified(error));
-            }
-            sleep(BUSY_PAUSE).await;
-        }
-    }
-
-    async fn migrate_on(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<Result<(), StoreError>, sqlx::Error> {
-        // Immediate: a transaction that only reads at first cannot wait for the write lock later.
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.book)))
-            .execute(&mut *transaction)
-            .await?;
-        let applied: i64 =
-            sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.book_version)))
-                .fetch_one(&mut *transaction)
-                .await?;
-
-        let newest = self.statements.migrations.len();
-        let Some(applied) = usize::try_from(applied).ok().filter(|at| *at <= newest) else {
-            return Ok(Err(StoreError::misconfigured(format!(
-                "the table is of version {applied}, and this release knows {newest} at most"
-            ))));
-        };
-        for (at, migration) in self.statements.migrations.iter().enumerate().skip(applied) {
-            sqlx::raw_sql(AssertSqlSafe(Arc::clone(migration)))
-                .execute(&mut *transaction)
-                .await?;
-            let version = i64::try_from(at + 1).expect("there are few migrations");
-            sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.book_add)))
-                .bind(version)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(Ok(()))
+        migrate::migrate(&self.pools.writer, &self.statements).await
     }
 
     /// Asks a connection whether its settings keep acknowledged transitions through a crash of the host.
@@ -188,31 +136,10 @@ impl SqliteStore {
     /// Changes nothing.
     pub async fn check(&self) -> Result<(), StoreError> {
         let call = Call::new(&self.statements.durability);
-        let deadline = Instant::now() + READ_LIMIT;
-        let answer = call.run(&self.pools.writer, deadline).await?;
-        let row = one_row(&answer)?;
-        let file: String = row.try_get(0).map_err(classified)?;
-        let journal: String = row.try_get(1).map_err(classified)?;
-        let synchronous: i64 = row.try_get(2).map_err(classified)?;
-
-        // https://www.sqlite.org/pragma.html#pragma_synchronous: a rollback journal may come back after a loss of power unless
-        // its folder is synced too, which only EXTRA (3) does; with the write-ahead log FULL (2) does all there is to do.
-        let needed = match &*journal {
-            "wal" => 2,
-            "delete" | "persist" | "truncate" => 3,
-            _ => i64::MAX,
-        };
-        if file.is_empty() {
-            return Err(StoreError::misconfigured(
-                "the database is in memory and forgets its promises",
-            ));
-        }
-        if synchronous < needed {
-            return Err(StoreError::misconfigured(format!(
-                "a loss of power can undo a commit with journal_mode={journal} and synchronous={synchronous}"
-            )));
-        }
-        Ok(())
+        let answer = call
+            .run(&self.pools.writer, Instant::now() + READ_LIMIT)
+            .await?;
+        durability::judge(one_row(&answer)?)
     }
 
     /// Closes the connections, a pool given to [`new`](Self::new) too. Calls under way end first; later ones answer
@@ -245,10 +172,13 @@ impl SqliteStore {
         call: impl Fn(i64) -> Call<'a> + Send,
     ) -> Result<u64, StoreError> {
         let mut taken = 0;
-        while taken < limit && Instant::now() < deadline {
+        while taken < limit && Instant::now() + ROOM < deadline {
             let batch =
                 i64::try_from(limit - taken).map_or(REAP_BATCH, |left| left.min(REAP_BATCH));
-            let answer = call(batch).run(&self.pools.writer, deadline).await?;
+            let answer = call(batch)
+                .run(&self.pools.writer, deadline)
+                .await
+                .map_err(|error| after(taken, error))?;
             taken += answer.changed;
             if answer.changed < batch.unsigned_abs() {
                 break;
@@ -283,6 +213,14 @@ fn one_row(answer: &Answer) -> Result<&sqlx::sqlite::SqliteRow, StoreError> {
         [row] => Ok(row),
         _ => Err(StoreError::misconfigured(sqlx::Error::RowNotFound)),
     }
+}
+
+/// The error of a batch as the whole call's: where batches before it took records, something was done.
+fn after(taken: u64, error: StoreError) -> StoreError {
+    if taken == 0 || error.may_have_applied() {
+        return error;
+    }
+    StoreError::unavailable(error)
 }
 
 /// Whole microseconds, rounded up.
@@ -322,6 +260,7 @@ impl Store for SqliteStore {
             }
         }
 
+        let _turn = turn(&self.pools.claims, deadline).await?;
         let written = Call::new(&self.statements.begin)
             .bind(key_bytes(key))
             .bind(terms.fingerprint.to_bytes().to_vec())
@@ -447,7 +386,8 @@ impl Store for SqliteStore {
                 deadline,
                 |batch| Call::new(&self.statements.reap_lapse).bind(batch),
             )
-            .await?;
+            .await
+            .map_err(|error| after(deleted, error))?;
         Ok(Reaped { deleted, lapsed })
     }
 }

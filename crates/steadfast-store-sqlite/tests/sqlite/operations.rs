@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use steadfast_core::idempotency::Promise;
-use steadfast_store::{Begin, Store, StoreErrorKind};
+use steadfast_store::{Begin, Store, StoreErrorKind, Transition};
 use steadfast_store_sqlite::SqliteStore;
 
 use crate::support::{File, claimed, key, response, terms};
@@ -53,18 +53,39 @@ async fn migrating_again_keeps_the_records() {
 }
 
 #[tokio::test]
-async fn a_table_of_a_newer_version_is_refused() {
+async fn a_schema_that_a_newer_version_brought_further_is_left_as_it_is() {
     let file = File::new();
-    let store = file.store().await;
+    let _newer = file.store().await;
     let mut connection = file.connection().await;
-    sqlx::query("INSERT INTO steadfast_idempotency_migrations VALUES (99, 0)")
-        .execute(&mut connection)
+    sqlx::raw_sql(
+        "ALTER TABLE steadfast_idempotency ADD COLUMN newer INTEGER;
+         INSERT INTO steadfast_idempotency_migrations VALUES (99, 0)",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let shape = "SELECT group_concat(sql) FROM sqlite_master";
+    let before: String = sqlx::query_scalar(shape)
+        .fetch_one(&mut connection)
         .await
         .unwrap();
 
-    let error = store.migrate().await.unwrap_err();
+    let rolled_back = file.store().await;
 
-    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    let claim = claimed(&rolled_back, &key(1), &terms(1, Promise::AtMostOnce)).await;
+    let completed = rolled_back.complete(&claim, &response("ok")).await.unwrap();
+    assert_eq!(completed, Transition::Applied);
+    let after: String = sqlx::query_scalar(shape)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(after, before);
+    let book: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM steadfast_idempotency_migrations ORDER BY 1")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(book, [1, 99]);
 }
 
 #[tokio::test]
@@ -102,7 +123,7 @@ async fn the_printed_schema_makes_a_table_that_serves() {
         .with_table("by_hand")
         .unwrap();
     let mut connection = file.connection().await;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(store.schema()))
+    sqlx::raw_sql(sqlx::AssertSqlSafe(store.schema_sql()))
         .execute(&mut connection)
         .await
         .unwrap();

@@ -61,7 +61,11 @@ impl Pair {
             Some(present) if self.chance.below(2) == 0 => present,
             _ => owner(self.chance.below(3)),
         };
-        Claim::granted(Claimant { key, owner }, Execution::FIRST, Promise::AtLeastOnce)
+        Claim::granted(
+            Claimant { key, owner },
+            Execution::FIRST,
+            Promise::AtLeastOnce,
+        )
     }
 
     fn hours(&mut self, most: u32) -> Duration {

@@ -1,20 +1,30 @@
 //! A busy, full, read-only or stalled database, and callers that go away.
 
 use std::{
+    fmt::Debug,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use sqlx::{
-    SqliteConnection,
+    SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use steadfast_core::idempotency::{Claimant, Promise};
 use steadfast_store::{Begin, Store, StoreErrorKind, StoredResponse, Transition};
 use steadfast_store_sqlite::SqliteStore;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::support::{DAY, File, HOUR, claimed, key, owner, response, terms};
 
@@ -115,69 +125,122 @@ async fn what_changes_nothing_is_answered_without_the_write_lock() {
     assert_eq!(integer(&mut other, "PRAGMA data_version").await, version);
 }
 
+/// Polls once.
+async fn waits<F: Future>(mut future: Pin<&mut F>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+/// A pool of one connection that can be stopped on its way back from a caller.
+struct Gated {
+    pool: SqlitePool,
+    shut: watch::Sender<bool>,
+    stopped: Arc<Notify>,
+}
+
+impl Gated {
+    async fn over(file: &File) -> Self {
+        let (shut, gate) = watch::channel(false);
+        let stopped = Arc::new(Notify::new());
+        let met = Arc::clone(&stopped);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .after_release(move |_, _| {
+                let (mut gate, met) = (gate.clone(), Arc::clone(&met));
+                Box::pin(async move {
+                    if *gate.borrow() {
+                        met.notify_one();
+                        gate.wait_for(|shut| !shut).await.unwrap();
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(SqliteConnectOptions::new().filename(file.path()))
+            .await
+            .unwrap();
+        Self {
+            pool,
+            shut,
+            stopped,
+        }
+    }
+
+    fn store(&self) -> SqliteStore {
+        SqliteStore::new(self.pool.clone())
+    }
+
+    /// Runs a call until its first statement was answered and the next one waits for the connection.
+    async fn stop_after_one_statement<F: Future<Output: Debug>>(&self, call: Pin<&mut F>) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.pool.num_idle() == 0 {
+            assert!(Instant::now() < deadline, "the connection is never idle");
+            tokio::task::yield_now().await;
+        }
+        self.shut.send_replace(true);
+        tokio::select! {
+            answer = call => panic!("answered after one statement: {answer:?}"),
+            () = self.stopped.notified() => {}
+        }
+    }
+
+    fn go_on(&self) {
+        self.shut.send_replace(false);
+    }
+}
+
 #[tokio::test]
 async fn a_claim_that_lost_its_race_does_not_write_over_the_winner() {
     let file = File::new();
-    let (store, rival) = (file.store().await, file.store().await);
-    let mut other = file.connection().await;
-    run(&mut other, "BEGIN IMMEDIATE").await;
-
-    // Both have read "absent" when the lock is let go, since neither could have written.
+    let _made = file.store().await;
+    let (left, right) = (Gated::over(&file).await, Gated::over(&file).await);
+    let (store, rival) = (left.store(), right.store());
     let (mine, theirs) = (terms(1, Promise::AtMostOnce), terms(2, Promise::AtMostOnce));
     let key = key(1);
-    let release = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        run(&mut other, "ROLLBACK").await;
-    };
-    let (left, right, ()) = tokio::join!(
-        store.begin(&key, &mine),
-        rival.begin(&key, &theirs),
-        release
-    );
+    let mut first = pin!(store.begin(&key, &mine));
+    let mut second = pin!(rival.begin(&key, &theirs));
 
-    let answers = [left.unwrap(), right.unwrap()];
-    let claims = answers
-        .iter()
-        .filter(|answer| matches!(answer, Begin::Claimed(_)));
-    assert_eq!(claims.count(), 1, "{answers:?}");
-    let running = answers
-        .iter()
-        .filter(|answer| matches!(answer, Begin::Running { .. }));
-    assert_eq!(running.count(), 1, "{answers:?}");
+    // Both have read "absent" when the first of them writes.
+    left.stop_after_one_statement(first.as_mut()).await;
+    right.stop_after_one_statement(second.as_mut()).await;
+    right.go_on();
+    let second = second.await.unwrap();
+    left.go_on();
+    let first = first.await.unwrap();
+
+    assert!(matches!(second, Begin::Claimed(_)), "{second:?}");
+    assert!(matches!(first, Begin::Running { .. }), "{first:?}");
 }
 
 #[tokio::test]
 async fn a_claim_judges_by_what_stands_when_it_writes() {
     let file = File::new();
-    let store = file.store().await;
+    let _made = file.store().await;
+    let gated = Gated::over(&file).await;
+    let store = gated.store();
+    let mut other = file.connection().await;
     let done = claimed(&store, &key(1), &terms(1, Promise::AtMostOnce)).await;
     let _ = store.complete(&done, &response("done")).await.unwrap();
     let _running = claimed(&store, &key(2), &terms(2, Promise::AtMostOnce)).await;
     let lost = claimed(&store, &key(3), &terms(3, Promise::AtMostOnce)).await;
     let _ = store.abandon(&lost, owner(99)).await.unwrap();
-    let mut other = file.connection().await;
 
     for from in 1..=3 {
-        // The claim reads "absent", and waits to write while a copy of another record comes to stand there.
+        // The claim has read "absent", and waits to write while a copy of another record comes to stand there.
         let (source, place) = (key(from), key(from + 10));
-        run(&mut other, "BEGIN IMMEDIATE").await;
-        let copy = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            sqlx::query(
-                "INSERT INTO steadfast_idempotency SELECT ?2, fingerprint, promise, state, owner, execution, since, lease_until, \
-                 expires_at, format, response FROM steadfast_idempotency WHERE key = ?1",
-            )
-            .bind(&source.as_bytes()[..])
-            .bind(&place.as_bytes()[..])
-            .execute(&mut other)
-            .await
-            .unwrap();
-            run(&mut other, "COMMIT").await;
-        };
         let asker = terms(7, Promise::AtLeastOnce);
-        let (begin, ()) = tokio::join!(store.begin(&place, &asker), copy);
+        let mut begin = pin!(store.begin(&place, &asker));
+        gated.stop_after_one_statement(begin.as_mut()).await;
+        sqlx::query(
+            "INSERT INTO steadfast_idempotency SELECT ?2, fingerprint, promise, state, owner, execution, since, lease_until, \
+             expires_at, format, response FROM steadfast_idempotency WHERE key = ?1",
+        )
+        .bind(&source.as_bytes()[..])
+        .bind(&place.as_bytes()[..])
+        .execute(&mut other)
+        .await
+        .unwrap();
+        gated.go_on();
 
-        let begin = begin.unwrap();
+        let begin = begin.await.unwrap();
         let expected = match from {
             1 => matches!(&begin, Begin::Completed { response: kept } if *kept == response("done")),
             2 => matches!(begin, Begin::Running { lease_left } if lease_left > HOUR / 2),
@@ -193,6 +256,129 @@ async fn a_claim_judges_by_what_stands_when_it_writes() {
             (right.owner, right.execution, right.promise, right.stage)
         );
     }
+}
+
+#[tokio::test]
+async fn claims_that_meet_a_busy_database_are_told_that_nothing_was_done() {
+    const CLAIMS: u32 = 8;
+    let file = File::new();
+    let store = file.store().await;
+    let mut other = file.connection().await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+
+    let begins = (0..CLAIMS).map(|number| {
+        let store = store.clone();
+        async move {
+            store
+                .begin(&key(number), &terms(number, Promise::AtMostOnce))
+                .await
+        }
+    });
+    for begin in join_all(begins).await {
+        let error = begin.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(!error.may_have_applied(), "{error:?}");
+    }
+
+    run(&mut other, "ROLLBACK").await;
+    // One writer serves in order: what was left under way would be written before this.
+    let _claim = claimed(&store, &key(100), &terms(100, Promise::AtMostOnce)).await;
+    let records = "SELECT count(*) FROM steadfast_idempotency";
+    assert_eq!(integer(&mut other, records).await, 1);
+}
+
+#[tokio::test]
+async fn completions_that_meet_a_busy_database_are_told_that_nothing_was_done() {
+    let file = File::new();
+    let store = file.store().await;
+    let mut claims = Vec::new();
+    for number in 0..4 {
+        claims.push(claimed(&store, &key(number), &terms(number, Promise::AtMostOnce)).await);
+    }
+    let mut other = file.connection().await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+
+    let late = response("late");
+    let completions = claims.iter().map(|claim| store.complete(claim, &late));
+    for completion in join_all(completions).await {
+        let error = completion.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(!error.may_have_applied(), "{error:?}");
+    }
+
+    run(&mut other, "ROLLBACK").await;
+    let _claim = claimed(&store, &key(100), &terms(100, Promise::AtMostOnce)).await;
+    let answers = "SELECT count(*) FROM steadfast_idempotency WHERE state = 1";
+    assert_eq!(integer(&mut other, answers).await, 0);
+}
+
+#[tokio::test]
+async fn a_completion_overtakes_the_claims_that_wait_to_write() {
+    const HERD: u32 = 32;
+    let file = File::new();
+    let store = file.store().await;
+    let claim = claimed(&store, &key(1_000), &terms(1_000, Promise::AtMostOnce)).await;
+    let mut other = file.connection().await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+
+    let claims_done = Arc::new(AtomicU32::new(0));
+    let mut herd = JoinSet::new();
+    for number in 0..HERD {
+        let (store, claims_done) = (store.clone(), Arc::clone(&claims_done));
+        let mut begin = Box::pin(async move {
+            let terms = terms(number, Promise::AtMostOnce);
+            let begin = store.begin(&key(number), &terms).await;
+            claims_done.fetch_add(1, Ordering::Relaxed);
+            begin
+        });
+        // Each has asked for a reading connection before the next does.
+        assert!(waits(begin.as_mut()).await);
+        herd.spawn(begin);
+        tokio::task::yield_now().await;
+    }
+    // Readers are served in the order of asking: when this is answered, no more than their number still read, and the rest of
+    // the herd waits to write.
+    let _standings = store.look_up(&[key(0)]).await.unwrap();
+    assert_eq!(claims_done.load(Ordering::Relaxed), 0);
+
+    let late = response("late");
+    let mut completion = pin!(store.complete(&claim, &late));
+    assert!(waits(completion.as_mut()).await);
+    run(&mut other, "ROLLBACK").await;
+    let completed = completion.await.unwrap();
+
+    assert_eq!(completed, Transition::Applied);
+    let before = claims_done.load(Ordering::Relaxed);
+    assert!(before <= HERD / 4, "{before} claims went first");
+    for begin in herd.join_all().await {
+        let served = matches!(begin, Ok(Begin::Claimed(_)));
+        assert!(served || begin.is_err_and(|error| !error.may_have_applied()));
+    }
+}
+
+#[tokio::test]
+async fn a_reaper_that_is_stopped_midway_does_not_say_that_nothing_was_done() {
+    const BATCH: u32 = 100;
+    let file = File::new();
+    let _made = file.store().await;
+    let gated = Gated::over(&file).await;
+    let store = gated.store();
+    let mut over = terms(1, Promise::AtLeastOnce);
+    over.lease = Duration::ZERO;
+    over.retention = Duration::ZERO;
+    for number in 0..BATCH + 1 {
+        let _claim = claimed(&store, &key(number), &over).await;
+    }
+
+    let mut reap = pin!(store.reap(u32::MAX, DAY));
+    gated.stop_after_one_statement(reap.as_mut()).await;
+    let error = reap.await.unwrap_err();
+
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.may_have_applied());
+    let mut other = file.connection().await;
+    let left = integer(&mut other, "SELECT count(*) FROM steadfast_idempotency").await;
+    assert_eq!(left, 1);
 }
 
 async fn dropped_after<F: Future>(polls: u32, future: F) {
@@ -406,7 +592,7 @@ async fn a_claim_whose_commit_fails_is_an_error() {
     let store = SqliteStore::open(file.path()).await.unwrap();
     let mut other = file.connection().await;
     let promise = "promise     INTEGER NOT NULL";
-    let schema = store.schema();
+    let schema = store.schema_sql();
     assert!(schema.contains(promise));
     let deferred = format!("{promise} REFERENCES elsewhere (id) DEFERRABLE INITIALLY DEFERRED");
     let schema = schema.replace(promise, &deferred);

@@ -5,13 +5,15 @@
 //! records are empty, panics if the clause does not hold, and leaves its records behind.
 //!
 //! No clause needs anything to happen within a short time: what must be alive has a lease of an hour, and what must be over is
-//! waited for. So a slow machine makes the suite slow, and never red.
+//! waited for; a herd asks again where the store says that it is unavailable. So a slow machine makes the suite slow, and never
+//! red.
 //!
 //! The clauses are written in the words of [`Store`], and held against
 //! [`Place`](steadfast_core::idempotency::Place), the reference of every transition.
 
 mod actors;
 mod chance;
+mod patient;
 
 pub mod claim;
 pub mod completion;

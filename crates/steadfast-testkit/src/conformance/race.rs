@@ -13,6 +13,7 @@ use super::{
         at_most_once, claimed, completed, expire, fresh_key, fresh_owner, incident, indeterminate,
         look_up, lost_claim, ok, terms,
     },
+    patient::patient,
 };
 
 /// Keys raced for in each clause.
@@ -43,7 +44,7 @@ async fn begin_at_once<B: Bench>(bench: &B, key: KeyDigest, askers: Vec<Terms>) 
     let calls = askers
         .into_iter()
         .map(|terms| {
-            let store = bench.store();
+            let store = patient(bench);
             async move { ok(store.begin(&key, &terms).await) }
         })
         .collect();
@@ -84,7 +85,7 @@ pub async fn a_herd_on_a_new_key_makes_one_claim<B: Bench>(bench: &B) {
             let answers = begin_at_once(bench, key, herd(promise)).await;
 
             let claim = one_claim(answers, 1);
-            applied(bench.store().complete(&claim, &answer("done")).await);
+            applied(patient(bench).complete(&claim, &answer("done")).await);
         }
     }
 }
@@ -98,7 +99,7 @@ pub async fn a_herd_on_a_lapsed_key_makes_one_takeover<B: Bench>(bench: &B) {
         let answers = begin_at_once(bench, key, herd(Promise::AtLeastOnce)).await;
 
         let claim = one_claim(answers, 2);
-        applied(bench.store().complete(&claim, &answer("done")).await);
+        applied(patient(bench).complete(&claim, &answer("done")).await);
     }
 }
 
@@ -106,13 +107,13 @@ pub async fn a_herd_on_a_lapsed_key_makes_one_takeover<B: Bench>(bench: &B) {
 pub async fn a_herd_on_an_abandoned_key_makes_one_takeover<B: Bench>(bench: &B) {
     for _ in 0..ROUNDS {
         let key = fresh_key();
-        let first = claimed(bench.store().begin(&key, &at_least_once()).await);
-        applied(bench.store().abandon(&first, fresh_owner()).await);
+        let first = claimed(patient(bench).begin(&key, &at_least_once()).await);
+        applied(patient(bench).abandon(&first, fresh_owner()).await);
 
         let answers = begin_at_once(bench, key, herd(Promise::AtLeastOnce)).await;
 
         let claim = one_claim(answers, 2);
-        applied(bench.store().complete(&claim, &answer("done")).await);
+        applied(patient(bench).complete(&claim, &answer("done")).await);
     }
 }
 
@@ -125,14 +126,14 @@ pub async fn a_herd_on_an_expired_key_makes_one_claim<B: Bench>(bench: &B) {
                 retention: SHORT,
                 ..terms(promise)
             };
-            let old = claimed(bench.store().begin(&key, &brief).await);
-            applied(bench.store().complete(&old, &answer("old")).await);
+            let old = claimed(patient(bench).begin(&key, &brief).await);
+            applied(patient(bench).complete(&old, &answer("old")).await);
             expire(bench, &key).await;
 
             let answers = begin_at_once(bench, key, herd(promise)).await;
 
             let claim = one_claim(answers, 1);
-            applied(bench.store().complete(&claim, &answer("new")).await);
+            applied(patient(bench).complete(&claim, &answer("new")).await);
         }
     }
 }
@@ -205,15 +206,15 @@ pub async fn an_owner_that_asks_many_times_at_once_holds_one_claim<B: Bench>(ben
         let first = claims.next().expect("there are callers");
         assert_eq!(first.execution().get(), 1);
         assert!(claims.all(|claim| claim == first));
-        applied(bench.store().complete(&first, &answer("done")).await);
+        applied(patient(bench).complete(&first, &answer("done")).await);
     }
 }
 
 /// A herd on an answered key: everyone gets the answer.
 pub async fn a_herd_on_an_answered_key_gets_the_answer<B: Bench>(bench: &B) {
     let key = fresh_key();
-    let claim = claimed(bench.store().begin(&key, &at_least_once()).await);
-    applied(bench.store().complete(&claim, &answer("done")).await);
+    let claim = claimed(patient(bench).begin(&key, &at_least_once()).await);
+    applied(patient(bench).complete(&claim, &answer("done")).await);
 
     for answer_to_one in begin_at_once(bench, key, herd(Promise::AtLeastOnce)).await {
         assert_eq!(
@@ -230,7 +231,7 @@ pub async fn a_late_completion_and_a_takeover_that_meet_agree<B: Bench>(bench: &
     for _ in 0..ROUNDS * 2 {
         let key = fresh_key();
         let first = lost_claim(bench, &key, at_least_once()).await;
-        let (finisher, taker) = (bench.store(), bench.store());
+        let (finisher, taker) = (patient(bench), patient(bench));
 
         let start = Arc::new(Barrier::new(2));
         let met = Arc::clone(&start);
@@ -260,7 +261,7 @@ pub async fn a_late_renewal_and_a_takeover_that_meet_agree<B: Bench>(bench: &B) 
     for _ in 0..ROUNDS * 2 {
         let key = fresh_key();
         let first = Arc::new(lost_claim(bench, &key, at_least_once()).await);
-        let (renewer, taker) = (bench.store(), bench.store());
+        let (renewer, taker) = (patient(bench), patient(bench));
 
         let start = Arc::new(Barrier::new(2));
         let (met, late) = (Arc::clone(&start), Arc::clone(&first));
@@ -288,10 +289,10 @@ pub async fn a_late_renewal_and_a_takeover_that_meet_agree<B: Bench>(bench: &B) 
 pub async fn two_completions_that_meet_leave_one_answer<B: Bench>(bench: &B) {
     for _ in 0..ROUNDS {
         let key = fresh_key();
-        let claim = Arc::new(claimed(bench.store().begin(&key, &at_least_once()).await));
+        let claim = Arc::new(claimed(patient(bench).begin(&key, &at_least_once()).await));
         let calls = (0..4)
             .map(|number: u8| {
-                let (store, claim) = (bench.store(), Arc::clone(&claim));
+                let (store, claim) = (patient(bench), Arc::clone(&claim));
                 async move {
                     applied(
                         store
@@ -312,14 +313,14 @@ pub async fn two_completions_that_meet_leave_one_answer<B: Bench>(bench: &B) {
 /// Decisions and the late owner meet on an indeterminate operation: one of them decides.
 pub async fn one_of_many_decisions_stands<B: Bench>(bench: &B) {
     for _ in 0..ROUNDS {
-        let store = bench.store();
+        let store = patient(bench);
         let key = fresh_key();
         let lost = lost_claim(bench, &key, at_most_once()).await;
         indeterminate(store.begin(&key, &at_most_once()).await);
         let incident = incident(&store, &key).await;
         let calls = (0..4)
             .map(|number: u8| {
-                let store = bench.store();
+                let store = patient(bench);
                 let response = StoredResponse::new(2, vec![number]);
                 async move {
                     let resolution = Resolution::Complete {
@@ -331,7 +332,7 @@ pub async fn one_of_many_decisions_stands<B: Bench>(bench: &B) {
                 }
             })
             .collect();
-        let late = bench.store();
+        let late = patient(bench);
         let completion =
             tokio::spawn(async move { ok(late.complete(&lost, &answer("late")).await) });
 
@@ -357,9 +358,9 @@ pub async fn one_of_many_decisions_stands<B: Bench>(bench: &B) {
 pub async fn releases_and_claims_that_meet_leave_one_owner<B: Bench>(bench: &B) {
     for _ in 0..ROUNDS {
         let key = fresh_key();
-        let first = claimed(bench.store().begin(&key, &at_least_once()).await);
+        let first = claimed(patient(bench).begin(&key, &at_least_once()).await);
         let claimant = *first.claimant();
-        let releases = (0..4).map(|_| bench.store()).collect::<Vec<_>>();
+        let releases = (0..4).map(|_| patient(bench)).collect::<Vec<_>>();
         let releasing = tokio::spawn(at_once(
             releases
                 .into_iter()
@@ -386,7 +387,7 @@ pub async fn releases_and_claims_that_meet_leave_one_owner<B: Bench>(bench: &B) 
             })
             .collect();
         assert!(claims.is_empty() || claims == [1], "{claims:?}");
-        let standing = look_up(&bench.store(), &key).await;
+        let standing = look_up(&patient(bench), &key).await;
         assert_eq!(
             matches!(standing, Standing::Running { .. }),
             claims.len() == 1,
