@@ -7,10 +7,11 @@ use std::{
 };
 
 use sqlx::{
-    Arguments, AssertSqlSafe, Connection, Encode, PgConnection, PgPool, Postgres, Type,
+    Arguments, AssertSqlSafe, Connection, Encode, PgConnection, PgPool, Postgres, Row, Type,
     error::BoxDynError,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
+    raw_sql,
 };
 use steadfast_store::{StoreError, Transition};
 use tokio::time::{sleep, timeout};
@@ -74,6 +75,52 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Reads with all of the call's limit, where the connection's own `statement_timeout` may be shorter.
+    pub(crate) async fn read_patiently(self, pool: &PgPool) -> Result<Vec<PgRow>, StoreError> {
+        let arguments = self
+            .arguments
+            .map_err(|error| classify(sqlx::Error::Encode(error)))?;
+        let reading = async {
+            let connection = Lent::from(pool.acquire().await?);
+            match read(connection, &self.statement, &arguments, self.limit).await {
+                Err(error) if remedy(&error) == Remedy::FreshConnection => {
+                    let connection = fresh(pool).await?;
+                    read(connection, &self.statement, &arguments, self.limit).await
+                }
+                outcome => outcome,
+            }
+        };
+        match timeout(self.limit, reading).await {
+            Ok(outcome) => outcome.map_err(classify),
+            Err(_) => Err(StoreError::unavailable(OutOfTime(self.limit))),
+        }
+        .map_err(StoreError::with_nothing_sent)
+    }
+}
+
+/// Reads in a transaction of its own. Unless all went well the connection is closed, and the transaction with it.
+async fn read(
+    mut connection: Lent,
+    statement: &Arc<str>,
+    arguments: &PgArguments,
+    limit: Duration,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let begin = format!(
+        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}",
+        limit.as_millis()
+    );
+    raw_sql(AssertSqlSafe(begin))
+        .execute(&mut *connection)
+        .await?;
+    let rows = sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments.clone())
+        .fetch_all(&mut *connection)
+        .await?;
+    raw_sql("COMMIT").execute(&mut *connection).await?;
+    connection.give_back();
+    Ok(rows)
+}
+
 impl Answer {
     /// For a transition that finds its own work again when it is sent twice: no row is no transition.
     pub(crate) fn repeatable(&self) -> Transition {
@@ -131,6 +178,14 @@ async fn send(
                     lost = Some(error);
                 }
             }
+            Remedy::WritableConnection if !refreshed => {
+                refreshed = true;
+                tracing::debug!(%error, "sending again on a connection that takes writes");
+                drop(connection);
+                connection = writable(pool).await?;
+            }
+            // Closed, for the pool would lend it again.
+            Remedy::WritableConnection => return Err(error),
             Remedy::Again | Remedy::FreshConnection | Remedy::Leave => {
                 if rolled_back {
                     connection.give_back();
@@ -149,6 +204,21 @@ async fn fresh(pool: &PgPool) -> Result<Lent, sqlx::Error> {
             return Ok(connection);
         }
     }
+}
+
+/// A connection whose server takes writes. A primary that was demoted leaves a pool full of others: each is closed on the way. Once
+/// those are gone the next is taken as it is, since a new one tells of the server as it stands.
+async fn writable(pool: &PgPool) -> Result<Lent, sqlx::Error> {
+    for _ in 0..pool.num_idle() {
+        let mut connection = Lent::from(pool.acquire().await?);
+        let asked = sqlx::query("SELECT current_setting('transaction_read_only') = 'off'");
+        if let Ok(row) = asked.fetch_one(&mut *connection).await
+            && row.try_get(0)?
+        {
+            return Ok(connection);
+        }
+    }
+    fresh(pool).await
 }
 
 /// A connection of the pool that goes back only by [`give_back`](Self::give_back).

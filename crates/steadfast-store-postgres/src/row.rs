@@ -38,11 +38,7 @@ pub(crate) fn begin(row: &PgRow, key: &KeyDigest, terms: &Terms) -> Result<Begin
                 key: *key,
                 owner: terms.owner,
             };
-            Begin::Claimed(Claim::granted(
-                claimant,
-                execution(row)?,
-                promise(row)?,
-            ))
+            Begin::Claimed(Claim::granted(claimant, execution(row)?, promise(row)?))
         }
         State::Running => Begin::Running {
             lease_left: time(row, "lease_left")?,

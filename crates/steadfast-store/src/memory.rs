@@ -245,7 +245,9 @@ impl Store for MemoryStore {
         }
         let (begun, promise) = records.step(key, |place| {
             let begun = place.begin(terms, now);
-            let promise = place.life().map_or(terms.promise, |life| life.facts().promise);
+            let promise = place
+                .life()
+                .map_or(terms.promise, |life| life.facts().promise);
             (begun, promise)
         });
         Ok(match begun {

@@ -4,7 +4,7 @@
 //! create databases. Without it, one server for the whole test process is started from the binaries in `PATH` or in
 //! `/usr/lib/postgresql`. Without those it fails and says what to do.
 //!
-//! A server started here listens on 127.0.0.1 alone, trusts every local user, and keeps `fsync` on: durability is what the tests
+//! A server started here listens on 127.0.0.1 alone, asks for a random password, and keeps `fsync` on: durability is what the tests
 //! are about. It dies with the test process, however that ends.
 
 mod binaries;
@@ -97,7 +97,6 @@ impl Drop for Database {
 /// A server of one test, which the test may stop, kill and start again. Always started from local binaries.
 ///
 /// Dropping it kills the server and removes its data, and blocks for as long as that takes, about a tenth of a second.
-#[derive(Debug)]
 pub struct Server {
     cluster: Arc<Cluster>,
     url: String,
@@ -168,15 +167,20 @@ impl Server {
 
     fn launch() -> Result<Self, LaunchError> {
         let cluster = Cluster::launch()?;
-        let url = format!(
-            "postgres://{}@127.0.0.1:{}/postgres",
-            cluster::ROLE,
-            cluster.port()
-        );
+        let url = cluster.url();
         Ok(Self {
             cluster: Arc::new(cluster),
             url,
         })
+    }
+}
+
+/// Without the URL, which has a password in it.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,8 @@ use steadfast_testkit::postgres::{Server, database};
 use tokio::time::Instant;
 
 use crate::support::{
-    HOUR, ask, claimed, connection, key, number, run, store, terms, until_waiting,
+    HOUR, ask, claimed, connection, key, number, run, store, store_that_waits, terms, until,
+    until_waiting, with_option,
 };
 
 const LOCK: &str = "BEGIN; LOCK TABLE steadfast_idempotency";
@@ -88,11 +89,91 @@ async fn a_login_that_is_refused_is_a_matter_of_set_up_and_nothing_shows_the_pas
 #[tokio::test]
 async fn a_server_that_may_forget_is_refused() {
     let database = database().await.unwrap();
-    let forgetful = format!("{}?options[synchronous_commit]=off", database.url());
+    let forgetful = with_option(database.url(), "synchronous_commit", "off");
 
     let error = PostgresStore::connect(&forgetful).await.unwrap_err();
 
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+}
+
+#[tokio::test]
+async fn a_server_that_never_writes_to_its_disk_is_refused() {
+    let server = Server::start().await.unwrap();
+    let mut operator = connection(server.url()).await;
+    PostgresStore::connect(server.url()).await.unwrap();
+
+    run(&mut operator, "ALTER SYSTEM SET fsync = off").await;
+    run(&mut operator, "SELECT pg_reload_conf()").await;
+
+    // The server reads its settings some time after the order to read them.
+    until("the server was taken", async || {
+        let Err(error) = PostgresStore::connect(server.url()).await else {
+            return false;
+        };
+        assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+        true
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standby_is_unavailable_until_it_is_promoted() {
+    let server = Server::start().await.unwrap();
+    let store = PostgresStore::connect(server.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    let claim = claimed(&store, &key(1), &terms(1)).await;
+    let mut operator = connection(server.url()).await;
+    let data: String = ask(&mut operator, "SHOW data_directory").await.get(0);
+    run(
+        &mut operator,
+        &format!("COPY (SELECT) TO '{data}/standby.signal'"),
+    )
+    .await;
+    server.stop().await.unwrap();
+    server.restart().await.unwrap();
+
+    let error = PostgresStore::connect(server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.source().unwrap().to_string().contains("standby"));
+    // The first finds the connections dead that were there before the restart.
+    let _ = store.begin(&key(2), &terms(2)).await;
+    let error = store.begin(&key(2), &terms(2)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(!error.may_have_applied());
+
+    let mut operator = connection(server.url()).await;
+    run(&mut operator, "SELECT pg_promote()").await;
+    claimed(&store, &key(2), &terms(2)).await;
+    assert_eq!(
+        store.renew(&claim, HOUR).await.unwrap(),
+        Transition::Applied
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_became_read_only_is_never_used_again() {
+    let (_database, store) = store().await;
+    let mut demoted = Vec::new();
+    for _ in 0..4 {
+        let mut connection = store.pool().acquire().await.unwrap();
+        run(&mut connection, "SET default_transaction_read_only = on").await;
+        demoted.push(connection);
+    }
+    drop(demoted);
+    until("the connections never came back", async || {
+        store.pool().num_idle() == 4
+    })
+    .await;
+
+    claimed(&store, &key(1), &terms(1)).await;
+
+    let mut left = Vec::new();
+    for _ in 0..5 {
+        let mut connection = store.pool().acquire().await.unwrap();
+        let setting = ask(&mut connection, "SHOW transaction_read_only").await;
+        assert_eq!(setting.get::<String, _>(0), "off");
+        left.push(connection);
+    }
 }
 
 #[tokio::test]
@@ -153,7 +234,7 @@ async fn a_server_that_crashed_and_came_back_is_not_noticed() {
 
 #[tokio::test]
 async fn a_step_whose_backend_is_ended_is_sent_again() {
-    let (database, store) = store().await;
+    let (database, store) = store_that_waits().await;
     let mut operator = connection(database.url()).await;
     let claim = claimed(&store, &key(1), &terms(1)).await;
     let released = claimed(&store, &key(2), &terms(1)).await;
@@ -177,7 +258,7 @@ async fn a_step_whose_backend_is_ended_is_sent_again() {
 
 #[tokio::test]
 async fn a_release_that_may_have_happened_is_not_called_fenced() {
-    let (database, store) = store().await;
+    let (database, store) = store_that_waits().await;
     let mut operator = connection(database.url()).await;
     let claim = claimed(&store, &key(1), &terms(1)).await;
     run(&mut operator, LOCK).await;
@@ -211,6 +292,41 @@ async fn a_step_that_waits_too_long_for_a_lock_is_unavailable_and_changed_nothin
 }
 
 #[tokio::test]
+async fn the_operators_list_may_take_longer_than_a_statement_of_its_connection() {
+    let (database, _) = store().await;
+    let mut operator = connection(database.url()).await;
+    let url = with_option(database.url(), "lock_timeout", "30s");
+    let url = with_option(&url, "statement_timeout", "300ms");
+    let store = PostgresStore::connect(&url).await.unwrap();
+    run(&mut operator, LOCK).await;
+    let listing = {
+        let store = store.clone();
+        tokio::spawn(async move { store.list_indeterminate(10).await })
+    };
+    until_waiting(&mut operator, 1).await;
+
+    // Begun later, so that the list has waited longer when this one's time is over.
+    let error = store.begin(&key(1), &terms(1)).await.unwrap_err();
+
+    let driver = driver(&error).as_database_error().unwrap();
+    assert_eq!(driver.code().unwrap(), "57014");
+    run(&mut operator, "COMMIT").await;
+    assert_eq!(listing.await.unwrap().unwrap(), []);
+    // Nothing of the list's own setting stays with its connection.
+    until("the connections never came back", async || {
+        store.pool().num_idle() == 2
+    })
+    .await;
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        let mut connection = store.pool().acquire().await.unwrap();
+        let setting = ask(&mut connection, "SHOW statement_timeout").await;
+        assert_eq!(setting.get::<String, _>(0), "300ms");
+        left.push(connection);
+    }
+}
+
+#[tokio::test]
 async fn a_step_out_of_time_leaves_the_pool_whole_and_itself_in_doubt() {
     let (database, _) = store().await;
     let mut operator = connection(database.url()).await;
@@ -238,7 +354,7 @@ async fn a_step_out_of_time_leaves_the_pool_whole_and_itself_in_doubt() {
 
 #[tokio::test]
 async fn a_step_dropped_anywhere_leaves_the_pool_whole() {
-    let (database, store) = store().await;
+    let (database, store) = store_that_waits().await;
     let mut operator = connection(database.url()).await;
     for n in 0..20 {
         run(&mut operator, LOCK).await;

@@ -60,13 +60,56 @@ async fn many_migrate_at_once_and_one_does_it() {
 }
 
 #[tokio::test]
+async fn tables_made_at_once_in_one_missing_schema_do_not_collide() {
+    let database = database().await.unwrap();
+    let store = PostgresStore::connect(database.url()).await.unwrap();
+
+    for round in 0..8 {
+        let schema = format!("shop{round}");
+        let outcomes = join_all((0..8).map(|n| {
+            let table = TableName::new(format!("table{n}")).unwrap();
+            let store = store.clone();
+            let store = store.with_table(table.with_schema(&schema).unwrap());
+            async move { store.migrate().await }
+        }))
+        .await;
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_waits_for_a_table_steps_back_and_tries_again() {
+    let (database, store) = store().await;
+    let mut operator = connection(database.url()).await;
+    run(
+        &mut operator,
+        "BEGIN; LOCK TABLE steadfast_idempotency_migrations",
+    )
+    .await;
+    let migrating = tokio::spawn({
+        let store = store.clone();
+        async move { store.migrate().await }
+    });
+
+    for _ in 0..2 {
+        until_waiting(&mut operator, 1).await;
+        until_waiting(&mut operator, 0).await;
+    }
+
+    run(&mut operator, "COMMIT").await;
+    migrating.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_migration_that_is_dropped_leaves_nothing_and_no_lock() {
     let database = database().await.unwrap();
     let store = PostgresStore::connect(database.url()).await.unwrap();
     let mut connection = connection(database.url()).await;
     run(
         &mut connection,
-        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('steadfast \"steadfast_idempotency\"', 0))",
+        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('steadfast migrations', 0))",
     )
     .await;
     let migrating = tokio::spawn({
@@ -130,13 +173,14 @@ async fn a_role_that_may_only_use_the_table_needs_no_more_once_it_is_migrated() 
     run(
         &mut connection,
         &format!(
-            "CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM public; \
+            "CREATE ROLE {role} LOGIN PASSWORD 'clerk'; REVOKE CREATE ON SCHEMA public FROM public; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON steadfast_idempotency TO {role}; \
              GRANT SELECT ON steadfast_idempotency_migrations TO {role}"
         ),
     )
     .await;
-    let options = (*store.pool().connect_options()).clone().username(&role);
+    let options = (*store.pool().connect_options()).clone();
+    let options = options.username(&role).password("clerk");
     let pool = PgPool::connect_with(options).await.unwrap();
     let clerk = PostgresStore::new(pool);
 

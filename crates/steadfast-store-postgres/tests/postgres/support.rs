@@ -18,6 +18,20 @@ pub(crate) async fn store() -> (Database, PostgresStore) {
     (database, store)
 }
 
+/// The same, whose statements wait for a lock for as long as their call may: for what must happen while they wait.
+pub(crate) async fn store_that_waits() -> (Database, PostgresStore) {
+    let database = database().await.unwrap();
+    let url = with_option(database.url(), "lock_timeout", "30s");
+    let store = PostgresStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    (database, store)
+}
+
+pub(crate) fn with_option(url: &str, name: &str, value: &str) -> String {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{mark}options[{name}]={value}")
+}
+
 pub(crate) async fn connection(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
@@ -35,6 +49,17 @@ pub(crate) async fn ask(connection: &mut PgConnection, query: &str) -> PgRow {
 
 pub(crate) async fn number(connection: &mut PgConnection, query: &str) -> i64 {
     ask(connection, query).await.get(0)
+}
+
+/// Waits for the condition, ten seconds at most.
+pub(crate) async fn until(failure: &str, condition: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{failure}");
 }
 
 /// Waits until as many backends as `count` wait for a lock.

@@ -151,7 +151,11 @@ pub async fn a_stranger_gives_nothing_up<B: Bench>(bench: &B) {
             key,
             owner: fresh_owner(),
         };
-        let forged = steadfast_core::idempotency::Claim::granted(stranger, Execution::FIRST, Promise::AtLeastOnce);
+        let forged = steadfast_core::idempotency::Claim::granted(
+            stranger,
+            Execution::FIRST,
+            Promise::AtLeastOnce,
+        );
 
         fenced_in_all(&bench.store(), &forged).await;
 
@@ -166,7 +170,11 @@ pub async fn giving_up_never_makes_a_record<B: Bench>(bench: &B) {
         key: fresh_key(),
         owner: fresh_owner(),
     };
-    let never_made = steadfast_core::idempotency::Claim::granted(claimant, Execution::FIRST, Promise::AtLeastOnce);
+    let never_made = steadfast_core::idempotency::Claim::granted(
+        claimant,
+        Execution::FIRST,
+        Promise::AtLeastOnce,
+    );
 
     fenced_in_all(&bench.store(), &never_made).await;
 

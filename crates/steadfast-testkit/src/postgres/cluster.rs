@@ -1,7 +1,11 @@
 use std::{
-    fs, io,
+    env, fmt, fs,
+    io::{self, Write},
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{OpenOptionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -11,7 +15,7 @@ use nix::unistd::{User, geteuid};
 use super::{LaunchError, binaries, random};
 
 /// The superuser of every server started here.
-pub(super) const ROLE: &str = "steadfast";
+const ROLE: &str = "steadfast";
 
 /// Quick to start and small, since each test process may have one; what makes it durable stays on.
 const SETTINGS: &str = "
@@ -42,11 +46,12 @@ rm -rf "$2"
 const PORTS: std::ops::Range<u16> = 15_000..30_000;
 
 /// A data directory, and the server on it while it runs.
-#[derive(Debug)]
 pub(super) struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
     user: Option<User>,
+    /// Random, for any user of the host can reach the port.
+    password: String,
     port: u16,
     watchdog: Child,
 }
@@ -54,7 +59,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Makes a data directory and starts a server on it.
     pub(super) fn launch() -> Result<Self, LaunchError> {
-        let mut cluster = Self::prepare()?;
+        let mut cluster = Self::prepare(&env::temp_dir())?;
         cluster.initialise()?;
         // Another process may take the port between the look and the start.
         let mut outcome = Ok(());
@@ -68,12 +73,12 @@ impl Cluster {
         outcome.map(|()| cluster)
     }
 
-    fn prepare() -> Result<Self, LaunchError> {
+    fn prepare(parent: &Path) -> Result<Self, LaunchError> {
         let binaries = binaries::find()?;
         let user = unprivileged_user()?;
         let folder = tempfile::Builder::new()
             .prefix("steadfast-postgres-")
-            .tempdir()?;
+            .tempdir_in(parent)?;
         if let Some(user) = &user {
             chown(
                 folder.path(),
@@ -88,22 +93,40 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .spawn()?;
+            .spawn()
+            .map_err(|error| match &user {
+                Some(user) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    let (name, parent) = (&user.name, parent.display());
+                    LaunchError::because(
+                        format!(
+                            "the user {name}, who runs Postgres, cannot enter {parent}: set TMPDIR to another folder"
+                        ),
+                        error,
+                    )
+                }
+                _ => error.into(),
+            })?;
         Ok(Self {
             binaries,
             folder: folder.keep(),
             user,
+            password: format!("{:016x}{:016x}", random(), random()),
             port: 0,
             watchdog,
         })
     }
 
     fn initialise(&self) -> Result<(), LaunchError> {
+        let password_file = self.folder.join("password");
+        self.write_secret(&password_file)?;
         self.run(
             "initdb",
             &[
                 "--no-sync",
-                "--auth=trust",
+                // Proving a password without sending it takes a client that is not optimised longer than a connection does.
+                "--auth=password",
+                "--pwfile",
+                &password_file.to_string_lossy(),
                 "--encoding=UTF8",
                 "--locale=C",
                 "--wal-segsize=1",
@@ -111,8 +134,23 @@ impl Cluster {
                 ROLE,
             ],
         )?;
+        fs::remove_file(password_file)?;
         let configuration = self.data().join("postgresql.auto.conf");
         fs::write(configuration, SETTINGS)?;
+        Ok(())
+    }
+
+    /// Writes the password where only the server's user reads it.
+    fn write_secret(&self, path: &Path) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(self.password.as_bytes())?;
+        if let Some(user) = &self.user {
+            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
         Ok(())
     }
 
@@ -132,8 +170,12 @@ impl Cluster {
         self.run("pg_ctl", &["stop", "-w", "-t", "30", "-m", mode])
     }
 
-    pub(super) const fn port(&self) -> u16 {
-        self.port
+    /// Where a client connects.
+    pub(super) fn url(&self) -> String {
+        format!(
+            "postgres://{ROLE}:{}@127.0.0.1:{}/postgres",
+            self.password, self.port
+        )
     }
 
     #[cfg(test)]
@@ -164,6 +206,16 @@ impl Cluster {
             "{program} failed: {} {last}",
             said.trim()
         )))
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("folder", &self.folder)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,4 +268,25 @@ fn free_port() -> Result<u16, LaunchError> {
         }
     }
     Err(LaunchError::new("no port is free for Postgres"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_the_servers_user_cannot_enter_is_named() {
+        let closed = tempfile::tempdir().unwrap();
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
+
+        let outcome = Cluster::prepare(closed.path());
+
+        // Whoever is not root runs the server as themselves, and may enter.
+        assert_eq!(outcome.is_err(), geteuid().is_root());
+        if let Err(error) = outcome {
+            assert!(error.to_string().contains("set TMPDIR"), "{error}");
+        }
+    }
 }
