@@ -11,9 +11,7 @@ use tower_service::Service;
 use tracing::Span;
 
 use crate::{
-    answer,
-    lease::may_be_taken_over,
-    refusal,
+    answer, refusal,
     run::Run,
     shared::{Shared, Slot},
     signal::log,
@@ -81,8 +79,8 @@ where
         .await
 }
 
-/// Says when what is known of the claim was asked for. One that was acknowledged so late that another owner may have taken over is
-/// renewed first: before that nothing is started.
+/// Says when what is known of the claim was asked for. One that was acknowledged later than its lease is renewed first: another
+/// owner may have taken over, or somebody may have resolved the operation.
 async fn confirm<St: Store>(
     shared: &Shared<St>,
     claim: &Claim,
@@ -90,7 +88,7 @@ async fn confirm<St: Store>(
 ) -> Result<(Transition, Instant), StoreError> {
     let lease = shared.settings.config.lease;
     let now = Instant::now();
-    if now < sent + lease || !may_be_taken_over(claim.promise()) {
+    if now < sent + lease {
         return Ok((Transition::Applied, sent));
     }
     let renewed = shared.store.renew(claim, lease).await?;

@@ -46,7 +46,7 @@ impl<St: Store> IdempotencyHandle<St> {
         // A closed tracker still takes new work; closing is what lets a wait end.
         tracker.close();
         timeout(limit, tracker.wait()).await.map_err(|_| Undrained {
-            running: tracker.len(),
+            running: self.shared.running(),
         })
     }
 

@@ -3,7 +3,7 @@ use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 use steadfast_core::idempotency::{Claim, Promise, Transition};
 use steadfast_store::Store;
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -18,6 +18,9 @@ use crate::{
 ///
 /// The renewals run in a task of their own: a caller that keeps the execution but stops polling it does not lose the lease.
 pub(crate) struct Lease {
+    length: Duration,
+    /// When what was last acknowledged was asked for.
+    acknowledged: watch::Receiver<Instant>,
     _renewals: AbortOnDropHandle<()>,
     lost: oneshot::Receiver<Lost>,
 }
@@ -41,17 +44,35 @@ impl Lease {
         acknowledged: Instant,
     ) -> Self {
         let (loser, lost) = oneshot::channel();
+        let (acknowledge, acknowledgements) = watch::channel(acknowledged);
         let renewals = renew(
             Arc::clone(shared),
             Arc::clone(claim),
             sent,
             acknowledged,
             loser,
+            acknowledge,
         );
         Self {
+            length: shared.settings.config.lease,
+            acknowledged: acknowledgements,
             _renewals: AbortOnDropHandle::new(tokio::spawn(renewals.in_current_span())),
             lost,
         }
+    }
+
+    /// When another owner may take over, as far as is known by now.
+    pub(crate) fn end(&self) -> Instant {
+        *self.acknowledged.borrow() + self.length
+    }
+
+    /// Tells at any time whether another owner may have taken over. The renewals say so too, once their task has run: after a
+    /// pause of the whole process that may be later.
+    pub(crate) fn overdue(&self, promise: Promise) -> impl Fn() -> bool + use<> {
+        let takeover = may_be_taken_over(promise);
+        let acknowledged = self.acknowledged.clone();
+        let length = self.length;
+        move || takeover && *acknowledged.borrow() + length <= Instant::now()
     }
 
     /// Ends when the execution must stop; otherwise never.
@@ -69,6 +90,7 @@ async fn renew<St: Store>(
     sent: Instant,
     acknowledged: Instant,
     loser: oneshot::Sender<Lost>,
+    acknowledge: watch::Sender<Instant>,
 ) {
     let lease = shared.settings.config.lease;
     let mut fence = Fence {
@@ -88,6 +110,7 @@ async fn renew<St: Store>(
             Ok(Transition::Applied) => {
                 failed = false;
                 fence.end = sent + lease;
+                acknowledge.send_replace(sent);
                 sent + lease / 3
             }
             Ok(Transition::Fenced) => {

@@ -5,15 +5,16 @@ use std::{
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     sync::Arc,
+    task::Poll,
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use steadfast_core::idempotency::{Claim, Execution, OwnerId};
+use steadfast_core::idempotency::{Claim, Execution, OwnerId, Transition};
 use steadfast_http::{BoxError, body::CapturedBody};
-use steadfast_store::Store;
+use steadfast_store::{Store, StoreError};
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 use tracing::Instrument;
@@ -21,11 +22,11 @@ use tracing::Instrument;
 use self::settlement::Completion;
 use crate::{
     Operation, answer,
-    lease::{Lease, Lost, may_be_taken_over},
+    lease::{Lease, Lost},
     outcome::{Produced, Settlement, produce},
     refusal,
     shared::{Shared, Slot},
-    signal::Signal,
+    signal::{Signal, log},
     work::{End, Ticket, Work},
 };
 
@@ -36,8 +37,6 @@ pub(crate) struct Run<St> {
     lease: Lease,
     /// When the claim was asked for: no later than the store's own count of lease and retention begins.
     sent: Instant,
-    /// When the claim, or the renewal that confirmed it, was asked for.
-    acknowledged: Instant,
     successor: OwnerId,
     slot: Slot,
 }
@@ -67,7 +66,6 @@ impl<St: Store> Run<St> {
             shared,
             claim,
             sent,
-            acknowledged,
             successor,
             slot,
         }
@@ -91,12 +89,20 @@ impl<St: Store> Run<St> {
             reservation: _reservation,
         } = work;
 
-        if self.was_acknowledged_too_late() {
-            return self.lose(ticket, Lost::Unacknowledged);
-        }
         let ready = poll_fn(|cx| inner.poll_ready(cx));
         if let Err(stopped) = self.until_stopped(ready).await {
             return self.end_unstarted(ticket, stopped).await;
+        }
+        match self.confirm().await {
+            Ok(Transition::Applied) => {}
+            Ok(Transition::Fenced) => return self.lose(ticket, Lost::Fenced),
+            Err(error) => {
+                log(&error, "a claim could not be confirmed");
+                let problem = refusal::store_failed(&error, &self.shared.settings.config);
+                let refused = self.shared.refuse(problem);
+                self.release().await;
+                return End::Answered(Ok(refused));
+            }
         }
 
         parts.extensions.insert(Operation::new(
@@ -113,22 +119,41 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Runs a part of the execution until it is done or stopped; then it is dropped. A part whose claim is lost takes not one step
-    /// more.
+    /// Asks the store once more before the handler starts, if the lease may be over by now: then another owner may have taken over,
+    /// or somebody may have resolved the operation. To stop costs nothing yet.
+    async fn confirm(&self) -> Result<Transition, StoreError> {
+        if Instant::now() < self.lease.end() {
+            return Ok(Transition::Applied);
+        }
+        let lease = self.shared.settings.config.lease;
+        self.shared.store.renew(&self.claim, lease).await
+    }
+
+    /// Runs a part of the execution until it is done or stopped; then it is dropped. A part whose time is over, or whose claim may
+    /// have another owner, takes not one step more.
     async fn until_stopped<T, E>(
         &mut self,
         part: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Stopped<E>> {
         let until = self.sent + self.shared.settings.config.max_execution;
+        let overdue = self.lease.overdue(self.claim.promise());
+        let overdue = poll_fn(|_| {
+            if overdue() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
         tokio::select! {
             biased;
             lost = self.lease.lost() => Err(Stopped::Lost(lost)),
+            () = overdue => Err(Stopped::Lost(Lost::Unacknowledged)),
+            () = sleep_until(until) => Err(Stopped::Expired),
             caught = AssertUnwindSafe(part).catch_unwind() => match caught {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(error)) => Err(Stopped::Failed(error)),
                 Err(panic) => Err(Stopped::Panicked(panic)),
             },
-            () = sleep_until(until) => Err(Stopped::Expired),
         }
     }
 
@@ -180,12 +205,6 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Whether another owner may have taken over before the claim was acknowledged: then nothing is started.
-    fn was_acknowledged_too_late(&self) -> bool {
-        let end = self.acknowledged + self.shared.settings.config.lease;
-        may_be_taken_over(self.claim.promise()) && end <= Instant::now()
-    }
-
     fn lose<S, RB, E>(self, ticket: Ticket, lost: Lost) -> End<S, RB, E> {
         let key = self.claim.key().prefix();
         match lost {
@@ -211,41 +230,45 @@ impl<St: Store> Run<St> {
     async fn settle<S, RB, E>(self, ticket: Ticket, mut produced: Produced<RB>) -> End<S, RB, E> {
         let end = std::mem::replace(&mut produced.end, Settlement::Abandon);
         let response = produced.into_response();
+        let execution = self.claim.execution();
+        let promise = self.claim.promise();
         let answered = |response| End::Answered(Ok(answer::executed(response)));
+        // The record is another owner's: that owner's answer is the operation's.
+        let superseded = |response| End::Superseded {
+            ticket,
+            promise,
+            own: Some(response),
+        };
         match end {
-            Settlement::Abandon => {
-                Signal::Abandoned.record();
-                self.abandon().await;
-                answered(response)
-            }
-            Settlement::Release => {
-                Signal::Released.record();
-                self.release().await;
-                answered(response)
-            }
-            Settlement::Complete(record) => {
-                let execution = self.claim.execution();
-                let promise = self.claim.promise();
-                match self.complete(*record).await {
-                    Completion::Stored => {
-                        if execution == Execution::FIRST {
-                            Signal::Executed.record();
-                        } else {
-                            Signal::TakenOver.record();
-                        }
-                        answered(response)
-                    }
-                    Completion::Unstored => {
-                        Signal::Unstored.record();
-                        End::Answered(Ok(answer::unstored(response)))
-                    }
-                    Completion::Fenced => End::Superseded {
-                        ticket,
-                        promise,
-                        own: Some(response),
-                    },
+            Settlement::Abandon => match self.abandon().await {
+                Some(Transition::Fenced) => superseded(response),
+                Some(Transition::Applied) | None => {
+                    Signal::Abandoned.record();
+                    answered(response)
                 }
-            }
+            },
+            Settlement::Release => match self.release().await {
+                Some(Transition::Fenced) => superseded(response),
+                Some(Transition::Applied) | None => {
+                    Signal::Released.record();
+                    answered(response)
+                }
+            },
+            Settlement::Complete(record) => match self.complete(*record).await {
+                Completion::Stored => {
+                    if execution == Execution::FIRST {
+                        Signal::Executed.record();
+                    } else {
+                        Signal::TakenOver.record();
+                    }
+                    answered(response)
+                }
+                Completion::Unstored => {
+                    Signal::Unstored.record();
+                    End::Answered(Ok(answer::unstored(response)))
+                }
+                Completion::Fenced => superseded(response),
+            },
         }
     }
 }

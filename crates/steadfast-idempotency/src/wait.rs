@@ -2,11 +2,14 @@ use std::time::Duration;
 
 use steadfast_core::idempotency::{KeyDigest, OwnerId};
 use steadfast_store::{Standing, Store, StoreError};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{shared::Shared, signal::log_again};
 
 const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// What the last look may take past the end of the wait.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a wait ended.
@@ -34,18 +37,23 @@ pub(crate) async fn until_over<St: Store>(
         return Waited::StillRunning;
     };
     let mut pauses = Pauses::new(seed);
+    let mut failed = None;
     loop {
         let now = Instant::now();
         if until <= now {
-            return Waited::StillRunning;
+            return failed.map_or(Waited::StillRunning, Waited::Unknown);
         }
         let next = (now + pauses.next()).min(until);
         sleep_until(next).await;
-        match if_over(shared, key).await {
-            Ok(Some(standing)) => return Waited::Over(standing),
-            Err(error) if next == until => return Waited::Unknown(error),
-            Err(error) => log_again(&error, "a look-up failed"),
-            Ok(None) => {}
+        let limit = until.max(next + LAST_LOOK);
+        match timeout_at(limit, if_over(shared, key)).await {
+            Ok(Ok(Some(standing))) => return Waited::Over(standing),
+            Ok(Ok(None)) => failed = None,
+            Ok(Err(error)) => {
+                log_again(&error, "a look-up failed");
+                failed = Some(error);
+            }
+            Err(elapsed) => return Waited::Unknown(StoreError::unavailable(elapsed)),
         }
     }
 }

@@ -98,9 +98,10 @@ where
     fn keep(&mut self, frame: Frame<Bytes>) -> Option<Collected> {
         let data = match frame.into_data() {
             Ok(data) => data,
+            // Nothing may follow trailers.
             Err(frame) => {
-                self.trailers = frame.into_trailers().ok().or(self.trailers.take());
-                return None;
+                self.trailers = frame.into_trailers().ok();
+                return Some(Collected::Whole);
             }
         };
         let len = data.len();

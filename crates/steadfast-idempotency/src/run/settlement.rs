@@ -16,27 +16,39 @@ use crate::{
 
 impl<St: Store> Run<St> {
     /// Releases the claim: nothing happened. Past the completion wait, or if the store cannot be told, that goes on in a task of
-    /// its own.
-    pub(super) async fn release(self) {
+    /// its own. Says what the store answered to the first sending, if it did.
+    pub(super) async fn release(self) -> Option<Transition> {
         let wait = self.shared.settings.config.completion_wait;
         let releasing = async move {
-            let claimant = *self.claim.claimant();
-            if let Err(error) = self.shared.store.release(&claimant).await {
-                log(&error, "a claim could not be released yet");
-                self.shared.release_in_background(claimant, true);
+            // All of it: the slot is held until the store has answered.
+            let Self {
+                shared,
+                claim,
+                lease: _lease,
+                slot: _slot,
+                ..
+            } = self;
+            match shared.store.release(claim.claimant()).await {
+                Ok(transition) => Some(transition),
+                Err(error) => {
+                    log(&error, "a claim could not be released yet");
+                    shared.release_in_background(*claim.claimant(), true);
+                    None
+                }
             }
         };
-        within(wait, releasing).await;
+        within(wait, releasing).await.flatten()
     }
 
-    /// Gives the claim up. Past the completion wait, that goes on in a task of its own.
-    pub(super) async fn abandon(self) {
+    /// Gives the claim up. Past the completion wait, that goes on in a task of its own. Says what the store answered to the first
+    /// sending, if it did.
+    pub(super) async fn abandon(self) -> Option<Transition> {
         let wait = self.shared.settings.config.completion_wait;
-        within(wait, self.give_up()).await;
+        within(wait, self.give_up()).await.flatten()
     }
 
     /// Tries for a lease, whose end says the same.
-    pub(super) async fn give_up(self) {
+    pub(super) async fn give_up(self) -> Option<Transition> {
         let Self {
             shared,
             claim,
@@ -47,20 +59,24 @@ impl<St: Store> Run<St> {
         } = self;
         // A renewal would make the record live on.
         drop(lease);
+        let error = match shared.store.abandon(&claim, successor).await {
+            Ok(transition) => return Some(transition),
+            Err(error) => error,
+        };
+        log(&error, "a claim could not be given up yet");
+
         let until = Instant::now() + shared.settings.config.lease;
         let mut delay = FIRST_DELAY;
-        while let Err(error) = shared.store.abandon(&claim, successor).await {
-            if delay == FIRST_DELAY {
-                log(&error, "a claim could not be given up yet");
-            } else {
-                log_again(&error, "a claim could not be given up yet");
-            }
-            if Instant::now() + delay >= until {
-                return;
-            }
+        while Instant::now() + delay < until {
             sleep(delay).await;
             delay = next_delay(delay);
+            match shared.store.abandon(&claim, successor).await {
+                // Fenced, it may be by an earlier sending.
+                Ok(_) => break,
+                Err(error) => log_again(&error, "a claim could not be given up yet"),
+            }
         }
+        None
     }
 
     /// Stores the answer. Past the completion wait, storing goes on in a task of its own.

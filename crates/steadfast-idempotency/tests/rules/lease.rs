@@ -12,9 +12,11 @@ use std::{
 use steadfast_idempotency::IdempotencyConfig;
 use steadfast_testkit::faults::{FOREVER, Method};
 use tokio::time::{Instant, sleep, sleep_until};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 
-use crate::support::{Handler, Latch, Rival, World, charge, created, eventually, poll_once, soon};
+use crate::support::{
+    Answer, Handler, Latch, Rival, World, charge, created, eventually, poll_once, soon,
+};
 
 const LEASE: Duration = IdempotencyConfig::DEFAULT_LEASE;
 const SECOND: Duration = Duration::from_secs(1);
@@ -320,4 +322,52 @@ async fn at_least_once_starts_on_a_late_claim_that_a_renewal_confirms() {
 
     // Nobody took it over meanwhile.
     world.send(charge("k")).await.assert_executed("charge 1");
+}
+
+/// The operator saw that nothing had happened, and released the operation; another request runs it.
+#[tokio::test(start_paused = true)]
+async fn at_most_once_starts_nothing_on_a_late_claim_whose_operation_was_resolved() {
+    let latch = Latch::new();
+    let world = World::at_most_once(Handler::held(&latch)).with_config(short_lease());
+    let gate = world.faults.on(Method::Begin).hold_after(1);
+    let first = world.start(charge("k"));
+    soon(gate.reached()).await;
+    sleep(SECOND * 2).await;
+    let incident = &world.handle.list_indeterminate(1).await.unwrap()[0];
+    let resolved = world.handle.resolve_released(&incident.into()).await;
+    assert_eq!(resolved.unwrap(), steadfast_store::Transition::Applied);
+    let second = world.start(charge("k"));
+    latch.reached().await;
+
+    gate.open();
+    sleep(SECOND / 2).await;
+
+    assert_eq!(world.handler.started(), 1);
+    latch.open();
+    second.await.unwrap().assert_executed("charge 1");
+    first.await.unwrap().assert_replayed("charge 1");
+}
+
+/// The inner service became ready long after the lease was over.
+#[tokio::test(start_paused = true)]
+async fn at_most_once_starts_nothing_on_a_claim_that_was_resolved_while_it_waited_for_readiness() {
+    let world = World::at_most_once(Handler::counting()).with_config(short_lease());
+    let limit = ConcurrencyLimit::new(world.handler.service(), 1);
+    let mut service = world.layer.layer(limit.clone());
+    let _ = world.faults.on(Method::Renew).fail_unsent(FOREVER);
+    let mut response = pin!(service.ready().await.unwrap().call(charge("k")));
+    let mut permit = limit.clone();
+    permit.ready().await.unwrap();
+    assert!(poll_once(response.as_mut()).await.is_pending());
+
+    sleep(SECOND * 2).await;
+    let incident = &world.handle.list_indeterminate(1).await.unwrap()[0];
+    let resolved = world.handle.resolve_released(&incident.into()).await;
+    assert_eq!(resolved.unwrap(), steadfast_store::Transition::Applied);
+    world.faults.heal();
+    drop(permit);
+
+    let answer = Answer::read(response.await.unwrap()).await;
+    answer.assert_refused(409, "outcome-unknown");
+    assert_eq!(world.handler.started(), 0);
 }

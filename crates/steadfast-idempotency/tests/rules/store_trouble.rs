@@ -406,3 +406,46 @@ async fn an_answer_of_a_newer_version_is_not_executed_again() {
     retry.assert_retryable(true);
     assert_eq!(world.handler.started(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_hangs_keeps_its_slot_and_the_drain_waits_for_it() {
+    let world = World::at_most_once(Handler::answering(|| {
+        let mut response = Response::new(body("nothing happened"));
+        *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+        response
+    }));
+    let gate = world.faults.on(Method::Release).hold_before(1);
+
+    let first = world.send(charge("k")).await;
+
+    assert_eq!(first.status, 401);
+    assert_eq!(world.handle.running(), 1);
+    assert!(world.handle.drain(SECOND).await.is_err());
+    gate.open();
+    world.handle.drain(SECOND).await.unwrap();
+    assert_eq!(world.handle.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_lost_before_it_is_given_up_gets_the_other_owners_answer() {
+    for status in [500, 401] {
+        let latch = Latch::new();
+        let held = latch.clone();
+        let world = World::at_least_once(Handler::new(move |call| {
+            let held = held.clone();
+            async move {
+                held.pass().await;
+                let mut response = created(call.number);
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+                Ok(response)
+            }
+        }));
+        let first = world.start(charge("k"));
+        latch.reached().await;
+        Rival::usurp(&world).await.complete().await;
+
+        latch.open();
+
+        first.await.unwrap().assert_replayed("rival");
+    }
+}
