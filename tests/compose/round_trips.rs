@@ -339,7 +339,8 @@ async fn the_advised_pool_sends_no_more() {
 
     let after = bench.proxy.traffic() - before;
     assert_eq!(after.statements, 2 * OPERATIONS, "{after:?}");
-    assert_eq!(after.others, 0, "{after:?}");
+    // Each connection that the pool opens meanwhile tells its password.
+    assert_eq!(after.others, after.connections, "{after:?}");
     // Each connection learns two statements once.
     assert!(after.preparations <= 2 * 10, "{after:?}");
     assert!(after.connections <= 10, "{after:?}");
