@@ -72,8 +72,8 @@ const SHIPS: [Ships; 8] = [
     },
     Ships {
         library: "steadfast-testkit",
-        public: &["bytes"],
-        private: &["futures-util", "nix", "sqlx", "tempfile", "tokio"],
+        public: &[],
+        private: &["nix", "sqlx", "tempfile", "tokio"],
     },
 ];
 
