@@ -6,6 +6,7 @@ mod api;
 mod client;
 mod command_line;
 mod crashes;
+mod demo;
 mod faults;
 mod forgotten;
 mod in_process;

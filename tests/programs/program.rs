@@ -106,7 +106,7 @@ impl Program {
         }
     }
 
-    /// What it has said on stdout.
+    /// What it said on stdout at its start.
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines
     }
@@ -126,6 +126,16 @@ impl Program {
         words
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
             .unwrap_or_else(|| panic!("no {name} in {:?}", self.lines[0]))
+    }
+
+    /// Its number in the system.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said on stdout until here.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap()
     }
 
     /// What it has said on stderr.

@@ -20,6 +20,8 @@ pub enum Command {
     Serve(ServeConfig),
     /// Serve the fake card provider alone
     Provider(ProviderConfig),
+    /// Play the story of a payment that must not happen twice, with real processes; exits 1 if a promise was broken
+    Demo(DemoConfig),
 }
 
 impl Command {
@@ -70,6 +72,10 @@ pub struct ServeConfig {
     #[arg(long, env = "PAYMENTS_LEASE", value_name = "DURATION")]
     #[arg(default_value = "5s", value_parser = positive_duration)]
     pub lease: Duration,
+
+    /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
+    #[arg(long, hide = true)]
+    pub end_with_stdin: bool,
 }
 
 /// The configuration of `payments provider`.
@@ -79,6 +85,59 @@ pub struct ProviderConfig {
     #[arg(long, env = "PAYMENTS_PROVIDER_LISTEN", value_name = "ADDRESS")]
     #[arg(default_value = "127.0.0.1:3001")]
     pub listen: String,
+
+    /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
+    #[arg(long, hide = true)]
+    pub end_with_stdin: bool,
+}
+
+/// The configuration of `payments demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoConfig {
+    /// Play the scene of two processes on this Postgres database, in a schema that is made for it and dropped at the end; without
+    /// it they share a SQLite file
+    #[arg(
+        long,
+        env = "PAYMENTS_POSTGRES_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub postgres_url: Option<PostgresUrl>,
+
+    /// Let the provider forget its keys, which no layer in front of it can repair: promises break, and the demo exits 1
+    #[arg(long)]
+    pub without_dedupe: bool,
+}
+
+/// Where a Postgres database is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
+
+impl PostgresUrl {
+    /// The URL, password and all.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Without the URL, which may hold a password.
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresUrl(..)")
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("expected postgres://...")
+        }
+    }
 }
 
 /// Where charges and idempotency records are kept.
@@ -195,9 +254,22 @@ mod tests {
 
     #[test]
     fn the_password_of_a_store_is_not_shown() {
-        let store: StoreUrl = "postgres://user:secret@host/database".parse().unwrap();
+        let text = "postgres://user:secret@host/database";
+        let store: StoreUrl = text.parse().unwrap();
+        let postgres: PostgresUrl = text.parse().unwrap();
 
-        assert!(!format!("{store:?}").contains("secret"));
+        assert!(!format!("{store:?}{postgres:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_postgres_is_named_by_its_scheme() {
+        for text in ["postgres://u:p@h/d?a=b", "postgresql://h/d"] {
+            let url: PostgresUrl = text.parse().unwrap();
+            assert_eq!(url.as_str(), text);
+        }
+        for text in ["", "h/d", "sqlite:a.db", "postgres:"] {
+            assert!(text.parse::<PostgresUrl>().is_err(), "{text} passed");
+        }
     }
 
     #[test]

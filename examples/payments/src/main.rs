@@ -27,6 +27,7 @@ async fn main() -> ExitCode {
     let ended = match command {
         Command::Serve(config) => payments::serve::serve(config).await,
         Command::Provider(config) => payments::serve::provider(config).await,
+        Command::Demo(config) => payments::demo::play(config).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,6 +18,7 @@ use crate::{
     config::{ProviderConfig, ServeConfig},
     database::Database,
     failure::Failure,
+    lifeline,
     provider::{self, Provider},
     provider_client::ProviderClient,
     server,
@@ -40,6 +41,9 @@ const PROVIDER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// Dropping the future cuts everything off, as a crash does: nothing is charged twice.
 pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
+    if config.end_with_stdin {
+        lifeline::end_with_stdin()?;
+    }
     let signals = install_signals()?;
     let (listener, api) = bind(&config.listen).await?;
     let (built_in, provider) = match config.provider_url {
@@ -111,6 +115,9 @@ async fn serve_api(listener: TcpListener, app: App, mut signals: Signals) -> Res
 ///
 /// Dropping the future stops accepting; connections that are open go on.
 pub async fn provider(config: ProviderConfig) -> Result<(), Failure> {
+    if config.end_with_stdin {
+        lifeline::end_with_stdin()?;
+    }
     let mut signals = install_signals()?;
     let (listener, url) = bind(&config.listen).await?;
     let stop = CancellationToken::new();

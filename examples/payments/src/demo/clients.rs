@@ -1,0 +1,132 @@
+//! The shops that pay, and everything that they were told.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::answer::Answer;
+use crate::failure::Failure;
+
+/// How long a client asks for its charge before it counts as never answered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a client waits for where nobody says when to come back: after a lost connection.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What a client wants to pay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Its `Idempotency-Key`.
+    pub(super) key: &'static str,
+    /// In minor units.
+    pub(super) amount: i64,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, amount } = self;
+        write!(
+            f,
+            "POST /v1/charges, Idempotency-Key: {key}, amount {amount}"
+        )
+    }
+}
+
+/// One request, and its answer if one came.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) order: Order,
+    pub(super) answer: Option<Answer>,
+}
+
+/// The clients of a scene. Each request has a connection of its own, and is written down when it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    http: reqwest::Client,
+    sent: Arc<Mutex<Vec<Sent>>>,
+}
+
+impl Clients {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(PATIENCE)
+            .build()
+            .map_err(|error| Failure::because("failed to make the clients", error))?;
+        Ok(Self {
+            http,
+            sent: Arc::default(),
+        })
+    }
+
+    /// Asks once. Nothing comes back if the connection is lost.
+    pub(super) async fn ask(&self, api: &str, order: Order) -> Option<Answer> {
+        let number = self.write_down(order);
+        let request = self
+            .http
+            .post(format!("{api}/v1/charges"))
+            .bearer_auth("sk_demo")
+            .header("idempotency-key", order.key)
+            .json(&json!({"amount": order.amount, "currency": "eur"}));
+        let answer = async {
+            let response = request.send().await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.bytes().await?;
+            Ok::<_, reqwest::Error>(Answer::new(status, &headers, body))
+        };
+        match answer.await {
+            Ok(answer) => {
+                self.book()[number].answer = Some(answer.clone());
+                Some(answer)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a client got no answer");
+                None
+            }
+        }
+    }
+
+    /// Asks with the same key until an answer stands, and returns all that came: it comes back when it is told to, and after a lost
+    /// connection.
+    pub(super) async fn ask_until_answered(&self, api: &str, order: Order) -> Vec<Option<Answer>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut answers = Vec::new();
+        loop {
+            let answer = self.ask(api, order).await;
+            let pause = match &answer {
+                Some(answer) if answer.may_pass() => Some(answer.retry_after.unwrap_or(PACE)),
+                Some(_) => None,
+                None => Some(PACE),
+            };
+            answers.push(answer);
+            match pause {
+                Some(pause) if Instant::now() < deadline => sleep(pause).await,
+                Some(_) | None => return answers,
+            }
+        }
+    }
+
+    /// Every request so far, in the order of sending.
+    pub(super) fn sent(&self) -> Vec<Sent> {
+        self.book().clone()
+    }
+
+    fn write_down(&self, order: Order) -> usize {
+        let mut book = self.book();
+        book.push(Sent {
+            order,
+            answer: None,
+        });
+        book.len() - 1
+    }
+
+    fn book(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,35 @@
+use serde_json::json;
+
+use super::{LEASE, Playing, Scene, crowd, tell_crowd};
+use crate::{
+    demo::{clients::Order, stage::Stage},
+    failure::Failure,
+};
+
+pub(super) const SCENE: Scene = Scene {
+    name: "herd on one key",
+    promise: "100 clients at once get one answer",
+    charges: 1,
+    play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
+};
+
+const CLIENTS: usize = 100;
+
+async fn play(stage: &mut Stage) -> Result<(), Failure> {
+    let order = Order {
+        key: "order-5",
+        amount: 700,
+    };
+    let api = stage.start_api("api", LEASE).await?;
+    let slow = json!({"mode": "slow", "latency_ms": 300});
+    stage.bank.set_faults(slow).await?;
+    stage.tell("provider", "takes 300 ms for a charge")?;
+
+    stage.tell(
+        &format!("{CLIENTS} clients"),
+        &format!("send {order}, all at once"),
+    )?;
+    let told = crowd(&stage.clients, CLIENTS, &[api.address()], order).await?;
+
+    tell_crowd(stage, &told)
+}

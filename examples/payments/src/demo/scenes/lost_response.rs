@@ -1,0 +1,36 @@
+use http::StatusCode;
+use serde_json::json;
+
+use super::{LEASE, Playing, Scene};
+use crate::{
+    demo::{clients::Order, stage::Stage},
+    failure::Failure,
+};
+
+pub(super) const SCENE: Scene = Scene {
+    name: "lost response",
+    promise: "a lost answer costs no second charge",
+    charges: 1,
+    play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
+};
+
+async fn play(stage: &mut Stage) -> Result<(), Failure> {
+    let order = Order {
+        key: "order-2",
+        amount: 1500,
+    };
+    let api = stage.start_api("api", LEASE).await?;
+    let lost = json!({"mode": "lose_response", "count": 1});
+    stage.bank.set_faults(lost).await?;
+    stage.tell("provider", "charges, and hangs up without an answer, once")?;
+
+    let answers = stage.clients.ask_until_answered(api.address(), order).await;
+
+    stage.tell_asking("client", order, &answers)?;
+    let first = answers.first().and_then(Option::as_ref);
+    stage.expect(
+        first.is_some_and(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE),
+        "the client was not told 503 while nobody knew whether it was charged",
+    );
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! What a scene is played on.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use super::{
+    answer::Answer,
+    bank::Bank,
+    clients::{Clients, Order},
+    processes::{Process, Start},
+    report::Report,
+};
+use crate::failure::Failure;
+
+/// Longer than anything here takes: no scene is about a provider that is given up.
+const PROVIDER_TIMEOUT: &str = "120s";
+
+/// A provider with an empty ledger, clients whose every answer is written down, and a store for APIs to be started on.
+pub(super) struct Stage {
+    pub(super) bank: Bank,
+    pub(super) clients: Clients,
+    /// Where APIs keep what they know, as the flag `--store` takes it.
+    store: String,
+    shared: SharedStore,
+    folder: PathBuf,
+    report: Report,
+    broken: Vec<String>,
+}
+
+/// Where several APIs can work on one store.
+#[derive(Clone)]
+pub(super) enum SharedStore {
+    /// A schema of a Postgres database.
+    Postgres { url: String, schema: String },
+    /// A file, on one host.
+    Sqlite,
+}
+
+impl Stage {
+    /// Builds a stage in a new folder.
+    pub(super) async fn build(
+        folder: PathBuf,
+        shared: SharedStore,
+        dedupe: bool,
+        report: Report,
+    ) -> Result<Self, Failure> {
+        fs::create_dir(&folder).map_err(|error| {
+            Failure::because(format!("failed to make {}", folder.display()), error)
+        })?;
+        Ok(Self {
+            bank: Bank::open(&folder, dedupe).await?,
+            clients: Clients::new()?,
+            store: format!("sqlite:{}", folder.join("payments.db").display()),
+            shared,
+            folder,
+            report,
+            broken: Vec::new(),
+        })
+    }
+
+    /// From here on APIs are started on the store that several of them can share. Says which it is.
+    pub(super) fn share_store(&mut self) -> String {
+        match &self.shared {
+            SharedStore::Postgres { url, schema } => {
+                self.store.clone_from(url);
+                format!("Postgres, the schema {schema}")
+            }
+            SharedStore::Sqlite => {
+                "one SQLite file, which processes of one host may share (with --postgres-url: Postgres)".to_owned()
+            }
+        }
+    }
+
+    /// Starts an API. `name` is its own within the scene.
+    pub(super) async fn start_api(&self, name: &str, lease: Duration) -> Result<Process, Failure> {
+        let lease = humantime::format_duration(lease).to_string();
+        let arguments = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--provider-url",
+            self.bank.address(),
+            "--provider-timeout",
+            PROVIDER_TIMEOUT,
+            "--lease",
+            &lease,
+        ];
+        let start = Start {
+            name,
+            announces: "api",
+            arguments: &arguments,
+            store: Some(&self.store),
+        };
+        Process::start(&self.folder, start).await
+    }
+
+    /// Says what somebody did.
+    pub(super) fn tell(&self, who: &str, text: &str) -> Result<(), Failure> {
+        self.report.told(who, text)
+    }
+
+    /// Says what a client sent, again and again, and what it was told.
+    pub(super) fn tell_asking(
+        &self,
+        who: &str,
+        order: Order,
+        answers: &[Option<Answer>],
+    ) -> Result<(), Failure> {
+        for (number, answer) in answers.iter().enumerate() {
+            match number {
+                0 => self.tell(who, &format!("sends {order}"))?,
+                _ => self.tell("", "sends the same again")?,
+            }
+            match answer {
+                Some(answer) => self.tell("", &format!("gets {answer}"))?,
+                None => self.tell("", "gets no answer: the connection is lost")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what broke, unless it holds. The ledger and the answers are judged in every scene, so this is for what only this scene
+    /// promises.
+    pub(super) fn expect(&mut self, holds: bool, broken: &str) {
+        if !holds {
+            self.broken.push(broken.to_owned());
+        }
+    }
+
+    /// What broke by the scene's own word.
+    pub(super) fn broken(&self) -> &[String] {
+        &self.broken
+    }
+}

@@ -1,0 +1,377 @@
+//! The demo: what it promises, how it ends, and what it leaves behind.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::LazyLock,
+};
+
+use nix::sys::signal::Signal;
+use sqlx::{Connection, PgConnection};
+use steadfast_testkit::postgres;
+use tempfile::{TempDir, tempdir};
+
+use crate::program::{Program, command, eventually};
+
+const NOTHING: [PathBuf; 0] = [];
+
+const README: &str = include_str!("../../examples/payments/README.md");
+
+/// In the order of playing.
+const SCENES: [&str; 6] = [
+    "double click",
+    "lost response",
+    "slow provider",
+    "kill -9 in mid-charge",
+    "herd on one key",
+    "two processes",
+];
+
+/// Those that rest on a provider that deduplicates.
+const RESTING_ON_THE_PROVIDER: [&str; 2] = ["lost response", "kill -9 in mid-charge"];
+
+/// A demo that was played to its end.
+struct Played {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Played {
+    /// Its temporary folder is in `folder`.
+    fn new(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command(folder)
+            .arg("demo")
+            .args(arguments)
+            .env("TMPDIR", folder)
+            .env_remove("RUST_LOG")
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        Self {
+            code: status.code(),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// What it said of a scene while it was played.
+    fn scene(&self, name: &str) -> &str {
+        let number = 1 + SCENES.iter().position(|scene| *scene == name).unwrap();
+        let heading = format!("\n{number}. {name}\n");
+        let (_, after) = self.stdout.split_once(&heading).expect(&heading);
+        after.split("\n\n").next().unwrap()
+    }
+
+    fn row(&self, scene: &str) -> (usize, usize, usize, &str) {
+        let (_, summary) = self.stdout.split_once("\n-----").unwrap();
+        row(summary, scene)
+    }
+}
+
+/// The requests sent, the charges expected, the charges in the ledger and the result.
+fn row<'a>(summary: &'a str, scene: &str) -> (usize, usize, usize, &'a str) {
+    let line = summary.lines().find(|line| line.starts_with(scene));
+    let mut words = line.expect(scene).split_whitespace().rev();
+    let result = words.next().unwrap();
+    let [charged, expected, sent] = [(); 3].map(|()| words.next().unwrap().parse().unwrap());
+    (sent, expected, charged, result)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+/// Played once. An empty `NO_COLOR` refuses nothing: the text is plain for its own reasons.
+static KEPT: LazyLock<Played> = LazyLock::new(|| {
+    let folder = tempdir().unwrap();
+    let played = Played::new(folder.path(), &[], &[("NO_COLOR", "")]);
+    assert_eq!(files(folder.path()), NOTHING, "it leaves files behind");
+    played
+});
+
+#[test]
+fn every_promise_is_kept_and_no_file_is_left() {
+    assert_eq!(KEPT.code, Some(0), "{}{}", KEPT.stdout, KEPT.stderr);
+    for scene in SCENES {
+        assert!(KEPT.scene(scene).ends_with("\n   kept"), "{}", KEPT.stdout);
+        let (_, expected, charged, result) = KEPT.row(scene);
+        assert_eq!((expected, charged, result), (1, 1, "kept"), "{scene}");
+    }
+    assert!(!KEPT.stdout.contains("BROKEN"), "{}", KEPT.stdout);
+    assert!(KEPT.stdout.contains("\n6 promises kept, in "));
+    assert_eq!(KEPT.stderr, "");
+}
+
+#[test]
+fn each_scene_shows_what_it_is_about() {
+    for (scene, pieces) in [
+        (
+            "double click",
+            &["Idempotent-Replayed: false", "Idempotent-Replayed: true"][..],
+        ),
+        (
+            "lost response",
+            &["503 provider-unavailable, Retry-After: 1", "2 calls"],
+        ),
+        (
+            "slow provider",
+            &["hangs up", "Idempotent-Replayed: true", "1 call "],
+        ),
+        ("kill -9 in mid-charge", &["SIGKILL", "2 calls"]),
+        ("herd on one key", &["100 times 201", "the same", "1 call "]),
+        (
+            "two processes",
+            &[
+                "SQLite",
+                "40 times 201",
+                "SIGKILL",
+                "Idempotent-Replayed: true",
+            ],
+        ),
+    ] {
+        for piece in pieces {
+            assert!(
+                KEPT.scene(scene).contains(piece),
+                "{piece}: {}",
+                KEPT.scene(scene)
+            );
+        }
+    }
+    assert!(KEPT.row("herd on one key").0 >= 100);
+    assert!(KEPT.row("lost response").0 >= 2);
+}
+
+#[test]
+fn a_pipe_gets_plain_text_of_a_hundred_columns() {
+    assert!(!KEPT.stdout.contains('\u{1b}'));
+    for line in KEPT.stdout.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn the_transcript_of_the_readme_happens() {
+    let (_, transcript) = README
+        .split_once("```text\n$ cargo run -p payments -- demo\n")
+        .unwrap();
+    let shown = transcript.split("```").next().unwrap();
+    let (scenes, summary) = shown.split_once("\n-----").unwrap();
+    assert!(scenes.lines().count() > 20, "the transcript was not found");
+
+    let mut rest = &*KEPT.stdout;
+    for piece in scenes.lines().flat_map(|line| line.split('…')) {
+        let Some((_, after)) = rest.split_once(piece) else {
+            panic!("no {piece:?} in\n{rest}");
+        };
+        rest = after;
+    }
+    for scene in SCENES {
+        // How many requests a crowd needs is not for the README to say.
+        let (_, expected, charged, result) = row(summary, scene);
+        assert_eq!(
+            KEPT.row(scene),
+            (KEPT.row(scene).0, expected, charged, result)
+        );
+    }
+}
+
+#[test]
+fn a_provider_that_does_not_deduplicate_is_found_out() {
+    let folder = tempdir().unwrap();
+
+    let played = Played::new(folder.path(), &["--without-dedupe"], &[]);
+
+    assert_eq!(played.code, Some(1), "{}", played.stdout);
+    for scene in SCENES {
+        let (_, expected, charged, result) = played.row(scene);
+        if RESTING_ON_THE_PROVIDER.contains(&scene) {
+            assert_eq!((expected, charged, result), (1, 2, "BROKEN"), "{scene}");
+            let broken = "BROKEN      the ledger shows 2 charges, and 1 was promised";
+            assert!(played.scene(scene).contains(broken), "{}", played.stdout);
+        } else {
+            assert_eq!((expected, charged, result), (1, 1, "kept"), "{scene}");
+        }
+    }
+    assert!(played.stdout.contains("2 of 6 promises broken"));
+    assert!(played.stderr.contains("2 promises broken"));
+
+    let left = files(folder.path());
+    let [kept] = &*left else {
+        panic!("{left:?}");
+    };
+    assert!(played.stdout.matches(kept.to_str().unwrap()).count() > 1);
+    let log = fs::read_to_string(kept.join("scene-4/api-restarted.log")).unwrap();
+    assert!(log.contains("charged"), "{log}");
+}
+
+#[tokio::test]
+async fn two_processes_share_a_postgres_that_is_named_and_leave_nothing_in_it() {
+    let database = postgres::database().await.unwrap();
+    let url = database.url().to_owned();
+
+    let environment = [("PAYMENTS_POSTGRES_URL", &*url)];
+    let folder = tempdir().unwrap();
+    let played = Played::new(folder.path(), &[], &environment);
+
+    assert_eq!(played.code, Some(0), "{}{}", played.stdout, played.stderr);
+    let scene = played.scene("two processes");
+    assert!(
+        scene.contains("Postgres, the schema payments_demo_"),
+        "{scene}"
+    );
+    assert!(scene.ends_with("\n   kept"), "{scene}");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let left: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'payments_demo%') \
+              + (SELECT count(*) FROM pg_tables WHERE schemaname = 'public')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_postgres_that_cannot_be_used_is_told() {
+    let folder = tempdir().unwrap();
+    let url = "postgres://u:hunter2@127.0.0.1:1/d";
+
+    let played = Played::new(folder.path(), &["--postgres-url", url], &[]);
+
+    assert_eq!(played.code, Some(1));
+    assert!(
+        played.stderr.contains("Postgres database"),
+        "{}",
+        played.stderr
+    );
+    assert!(!played.stderr.contains("hunter2"), "{}", played.stderr);
+    assert_eq!(files(folder.path()), NOTHING);
+}
+
+#[test]
+fn what_it_does_not_know_it_refuses() {
+    let folder = tempdir().unwrap();
+    for arguments in [
+        &["--unknown"][..],
+        &["scene"],
+        &["--store", "memory:"],
+        &["--postgres-url", "mysql://localhost"],
+    ] {
+        let played = Played::new(folder.path(), arguments, &[]);
+        assert_eq!(played.code, Some(2), "{arguments:?}: {}", played.stderr);
+        assert!(played.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_with_all_its_processes_and_files() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let stage = Stage::in_mid_charge().await;
+
+        let (code, folder) = stage.end_with(signal).await;
+
+        assert_eq!(code, Some(1), "{signal}");
+        let left: Vec<_> = files(folder.path())
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains("payments-demo-"))
+            .collect();
+        assert_eq!(left, NOTHING, "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_kill_ends_it_with_all_its_processes() {
+    let stage = Stage::in_mid_charge().await;
+
+    let (code, _folder) = stage.end_with(Signal::SIGKILL).await;
+
+    assert_eq!(code, None, "a process that was killed has no exit code");
+}
+
+/// A demo under way.
+struct Stage {
+    program: Program,
+    /// Each process that it was seen to have started.
+    children: BTreeSet<u32>,
+    // Last, so that the program has ended before its folder goes.
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Its API has been killed and started again.
+    async fn in_mid_charge() -> Self {
+        let folder = tempdir().unwrap();
+        let environment = [("TMPDIR", folder.path().to_str().unwrap())];
+        let program = Program::start(folder.path(), &["demo"], &environment);
+        let mut children = BTreeSet::new();
+        eventually("the scene with the crash", async || {
+            children.extend(children_of(program.id()));
+            program.said().contains("started again").then_some(())
+        })
+        .await;
+        assert!(children.len() > 3, "{children:?}");
+        Self {
+            program,
+            children,
+            folder,
+        }
+    }
+
+    /// Ends it, and waits until none of its processes is left.
+    async fn end_with(mut self, signal: Signal) -> (Option<i32>, TempDir) {
+        self.children.extend(children_of(self.program.id()));
+        let alive = self.children.intersection(&running()).count();
+        assert!(alive >= 2, "a provider and an API were running");
+
+        self.program.signal(signal);
+        let status = self.program.ended().await;
+
+        eventually("the end of every process of the demo", async || {
+            self.children.is_disjoint(&running()).then_some(())
+        })
+        .await;
+        (status.code(), self.folder)
+    }
+}
+
+fn children_of(parent: u32) -> BTreeSet<u32> {
+    processes()
+        .into_iter()
+        .filter(|process| process.parent == parent)
+        .map(|process| process.id)
+        .collect()
+}
+
+fn running() -> BTreeSet<u32> {
+    processes().into_iter().map(|process| process.id).collect()
+}
+
+struct ProcessEntry {
+    id: u32,
+    parent: u32,
+}
+
+/// Every process that has not ended; nobody may have waited yet for those that have.
+fn processes() -> Vec<ProcessEntry> {
+    let output = Command::new("ps")
+        .args(["-A", "-o", "pid=,ppid=,stat="])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let entries = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let [id, parent] = [(); 2].map(|()| words.next().unwrap().parse().unwrap());
+        (!words.next().unwrap().starts_with('Z')).then_some(ProcessEntry { id, parent })
+    });
+    entries.collect()
+}
