@@ -14,7 +14,7 @@ struct Accepted {
     because: &'static str,
 }
 
-const ACCEPTED: [Accepted; 3] = [
+const ACCEPTED: [Accepted; 4] = [
     Accepted {
         name: "base64",
         version: "0.23",
@@ -24,6 +24,11 @@ const ACCEPTED: [Accepted; 3] = [
         name: "getrandom",
         version: "0.2",
         because: "ring 0.17, the cryptography beneath rustls, asks for it",
+    },
+    Accepted {
+        name: "getrandom",
+        version: "0.3",
+        because: "bolero 0.13, which only tests use, asks for it by itself and by rand 0.9",
     },
     Accepted {
         name: "sha2",

@@ -1,5 +1,11 @@
 //! Properties of key parsing, held against the grammar written a second time.
 
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use proptest::{collection::vec, prelude::*};
 use steadfast_core::idempotency::IdempotencyKey;
 
@@ -13,6 +19,10 @@ fn quoted(content: &[u8]) -> Vec<u8> {
     }
     value.push(b'"');
     value
+}
+
+fn is_bare(content: &[u8]) -> bool {
+    content[0] != b'"' && content.iter().all(|byte| (0x21..=0x7e).contains(byte))
 }
 
 /// The grammar as one backward pass: what a value means, or nothing.
@@ -45,6 +55,50 @@ fn meaning(value: &[u8]) -> Option<Vec<u8>> {
 fn parsed(value: &[u8]) -> Option<Vec<u8>> {
     let key = IdempotencyKey::parse(value).ok()?;
     Some(key.as_bytes().to_vec())
+}
+
+const TARGET: &str = "idempotency_key";
+
+/// Plain `cargo test` replays the corpus; see the section on fuzzing in CONTRIBUTING.
+#[test]
+fn hostile_values_are_parsed_as_the_grammar_says() {
+    let replayed = AtomicUsize::new(0);
+    bolero::check!(name = TARGET)
+        .with_iterations(0)
+        .for_each(|value: &[u8]| {
+            replayed.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(parsed(value), meaning(value));
+
+            if let Some(content) = parsed(value) {
+                assert!((1..=IdempotencyKey::MAX_LEN).contains(&content.len()));
+                assert_eq!(parsed(&quoted(&content)), Some(content.clone()));
+                assert!(!is_bare(&content) || parsed(&content) == Some(content));
+            }
+        });
+
+    assert_ne!(
+        replayed.into_inner(),
+        0,
+        "the corpus is not where bolero looks"
+    );
+}
+
+#[test]
+fn the_corpus_of_hostile_values_is_where_the_fuzzer_looks() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/__fuzz__")
+        .join(TARGET)
+        .join("corpus");
+
+    let values: Vec<_> = fs::read_dir(&corpus)
+        .expect("the corpus stands beside its target")
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+
+    let keys = values.iter().filter(|value| parsed(value).is_some());
+    let (keys, all) = (keys.count(), values.len());
+    assert!(keys >= 10, "{keys} of {all} values are keys");
+    assert!(all - keys >= 10, "{keys} of {all} values are keys");
 }
 
 proptest! {

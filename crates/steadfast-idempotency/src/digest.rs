@@ -59,6 +59,8 @@ pub(crate) fn downstream_key(key: &KeyDigest, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn key_of(namespace: &str, principal: &Principal, text: &[u8]) -> KeyDigest {
@@ -87,6 +89,33 @@ mod tests {
         };
 
         assert_ne!(digest("ab", "c"), digest("a", "bc"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_same_bytes_cut_elsewhere_have_another_digest(
+            bytes in vec(any::<u8>(), 0..12),
+            some: [bool; 12],
+            other: [bool; 12],
+        ) {
+            let parts = |cuts: &[bool; 12]| {
+                let mut parts = vec![Vec::new()];
+                for (&byte, &cut) in bytes.iter().zip(cuts) {
+                    if cut {
+                        parts.push(Vec::new());
+                    }
+                    parts.last_mut().unwrap().push(byte);
+                }
+                parts
+            };
+            let digest = |parts: &[Vec<u8>]| {
+                let framed = parts.iter().fold(Framed::new("t"), |framed, part| framed.part(part));
+                framed.finish()
+            };
+            let (some, other) = (parts(&some), parts(&other));
+
+            prop_assert_eq!(digest(&some) == digest(&other), some == other);
+        }
     }
 
     /// A change here makes every stored record unreachable.

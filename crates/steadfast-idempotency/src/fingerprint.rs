@@ -115,6 +115,9 @@ fn content_type_essence(request: &Parts) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use http::{HeaderValue, Request};
 

@@ -1,6 +1,6 @@
 //! The stored form of an answer. Stores do not read it; every version of this crate reads every format before its own.
 
-use std::{error::Error, fmt};
+use std::{collections::BTreeSet, error::Error, fmt};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
@@ -14,6 +14,9 @@ const FORMAT: u16 = 1;
 /// Format 1, all numbers big-endian: kind (u8), status (u16), headers, and for a whole answer trailers and body. Headers are
 /// their count (u32), then for each the name, with its length (u32) in front, whether the value is sensitive (u8), and the value,
 /// with its length (u32) in front; trailers are a flag (u8) and, if it is 1, headers; the body is the rest.
+///
+/// What is never stored is left out on reading too: an older version may not have known that it is, and a damaged record must not
+/// speak about the connection that it is replayed on.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Record {
     /// The whole answer.
@@ -48,8 +51,13 @@ const TOMBSTONE: u8 = 1;
 
 impl Record {
     pub(crate) fn whole(head: &response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
-        let mut headers = kept(&head.headers);
-        let trailers = trailers.as_ref().map(kept);
+        // No answer ends with an informational status: what came after it is not here to be kept.
+        if head.status.is_informational() {
+            return Self::tombstone(head);
+        }
+        let hops = named_by_connection(&head.headers);
+        let mut headers = kept(&head.headers, &hops);
+        let trailers = trailers.as_ref().map(|trailers| kept(trailers, &hops));
         if trailers.is_some() {
             // HTTP/1 sends only the trailers that it announced.
             for names in head.headers.get_all(header::TRAILER) {
@@ -130,12 +138,23 @@ impl Record {
         let status = StatusCode::from_u16(bytes.try_get_u16()?)?;
         let mut headers = get_headers(&mut bytes)?;
         match kind {
-            WHOLE => {
+            WHOLE if !status.is_informational() => {
                 let trailers = match bytes.try_get_u8()? {
-                    0 => None,
-                    1 => Some(get_headers(&mut bytes)?),
+                    0 => {
+                        headers.remove(header::TRAILER);
+                        None
+                    }
+                    1 => {
+                        let mut trailers = get_headers(&mut bytes)?;
+                        trailers.remove(header::TRAILER);
+                        Some(trailers)
+                    }
                     _ => return Err(UnreadableRecord::Content),
                 };
+                // The mark of a replay has to fit in.
+                headers
+                    .try_reserve(1)
+                    .map_err(|_| UnreadableRecord::Content)?;
                 Ok(Self::Whole {
                     status,
                     headers,
@@ -179,9 +198,11 @@ fn get_headers(bytes: &mut Bytes) -> Result<HeaderMap, UnreadableRecord> {
         };
         let mut value = HeaderValue::from_maybe_shared(get_slice(bytes)?)?;
         value.set_sensitive(sensitive);
-        headers
-            .try_append(name, value)
-            .map_err(|_| UnreadableRecord::Content)?;
+        if name == header::TRAILER || !is_never_stored(&name) {
+            headers
+                .try_append(name, value)
+                .map_err(|_| UnreadableRecord::Content)?;
+        }
     }
     Ok(headers)
 }
@@ -230,28 +251,30 @@ damaged!(
 );
 
 /// The headers that belong to the answer and not to the connection, the moment, the session or the caller that got it first.
-fn kept(headers: &HeaderMap) -> HeaderMap {
-    let named_by_connection: Vec<_> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-
-    let mut kept = HeaderMap::with_capacity(headers.len());
+fn kept(headers: &HeaderMap, hops: &BTreeSet<Vec<u8>>) -> HeaderMap {
+    // Not `len`: it counts every value, and may be more than a map can hold as names.
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
     for (name, value) in headers {
-        let name_text = name.as_str();
-        if !is_never_stored(name) && !named_by_connection.iter().any(|named| named == name_text) {
+        if !is_never_stored(name) && !hops.contains(name.as_str().as_bytes()) {
             kept.append(name, value.clone());
         }
     }
     kept
 }
 
+/// What the connection calls its own, headers and trailers alike (RFC 9110 section 7.6.1), in lower case.
+fn named_by_connection(headers: &HeaderMap) -> BTreeSet<Vec<u8>> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(|name| name.trim_ascii().to_ascii_lowercase())
+        .collect()
+}
+
 fn is_never_stored(name: &HeaderName) -> bool {
     const PREFIXES: [&str; 4] = ["access-control-", "proxy-", "ratelimit", "x-ratelimit"];
-    const NAMES: [HeaderName; 31] = [
+    static NAMES: [HeaderName; 31] = [
         header::AGE,
         header::ALT_SVC,
         header::CONNECTION,
@@ -291,6 +314,9 @@ fn is_never_stored(name: &HeaderName) -> bool {
             .iter()
             .any(|prefix| name.as_str().starts_with(prefix))
 }
+
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 mod tests {
