@@ -6,8 +6,11 @@
     reason = "a command line tool tells its user what it does"
 )]
 
+mod apt;
+mod bench;
 mod check;
 mod postgres;
+mod python;
 mod step;
 mod test;
 
@@ -18,8 +21,10 @@ usage: cargo xtask <command>
 
   check              formatting, clippy, docs, each crate and each facade feature alone; warnings are errors
   test [-- ARGS...]  every test and doctest, over a throwaway Postgres; ARGS go to `cargo test`
+  bench [-- ARGS...] what the layers cost, measured side by side; ARGS are a filter by name, --quick, --seconds N
 
-`test` uses STEADFAST_TEST_POSTGRES_URL, or the PostgreSQL binaries of this machine, or installs them with apt-get.
+`test` and `bench` use STEADFAST_TEST_POSTGRES_URL, or the PostgreSQL binaries of this machine, or installs them with apt-get.
+`test` also finds a Python with grpcio (STEADFAST_TEST_PYTHON names one), or makes one in target/python.
 To run the tests of one crate: cargo test -p <crate>";
 
 /// A command line that means nothing here, and why.
@@ -63,6 +68,13 @@ fn run(arguments: &[String]) -> Result<bool, Misuse> {
                 "`test` takes no `{unexpected}`; what is for cargo stands after `--`"
             ))),
         },
+        "bench" => match rest {
+            [] => Ok(bench::run(&[])),
+            [separator, passed @ ..] if separator == "--" => Ok(bench::run(passed)),
+            [unexpected, ..] => Err(Misuse(format!(
+                "`bench` takes no `{unexpected}`; what is for the benchmarks stands after `--`"
+            ))),
+        },
         "help" | "--help" | "-h" => {
             eprintln!("{USAGE}");
             Ok(true)
@@ -98,8 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_for_cargo_without_the_separator_is_refused() {
+    fn an_argument_to_pass_on_without_the_separator_is_refused() {
         assert!(misuse(&["test", "claim"]).contains("`claim`"));
+        assert!(misuse(&["bench", "--quick"]).contains("`--quick`"));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::{
     env, fmt, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
+
+use crate::apt;
 
 /// Names a running server for the tests; read by `steadfast-testkit`.
 const URL: &str = "STEADFAST_TEST_POSTGRES_URL";
@@ -18,7 +19,7 @@ const ADVICE: &str = "install PostgreSQL and put its `initdb` on PATH (for examp
     `dnf install postgresql-server`, `brew install postgresql@17`), or set STEADFAST_TEST_POSTGRES_URL";
 
 /// What the tests will find.
-pub(crate) enum Source {
+enum Source {
     /// A server that the environment names; and whether there are programs for the tests that start and kill their own.
     Url { binaries: bool },
     /// The folder of the programs.
@@ -39,8 +40,22 @@ impl fmt::Display for Source {
     }
 }
 
-/// Finds a PostgreSQL, or installs one; an error says in one line what to do.
-pub(crate) fn ensure() -> Result<Source, String> {
+/// Finds a PostgreSQL, or installs one, and says which, or what to do; true if there is one.
+pub(crate) fn provide() -> bool {
+    match ensure() {
+        Ok(source) => {
+            eprintln!("==> postgres: {source}");
+            true
+        }
+        Err(reason) => {
+            eprintln!("==> postgres: {reason}");
+            false
+        }
+    }
+}
+
+/// An error says in one line what to do.
+fn ensure() -> Result<Source, String> {
     let found = find();
     if env::var_os(URL).is_some() {
         return Ok(Source::Url {
@@ -50,7 +65,7 @@ pub(crate) fn ensure() -> Result<Source, String> {
     if let Some(folder) = found {
         return Ok(Source::Binaries(folder));
     }
-    install()?;
+    apt::install("postgres", INSTALL).map_err(|error| format!("{error}; {ADVICE}"))?;
     find()
         .map(Source::Binaries)
         .ok_or_else(|| format!("installed, but its programs were not found; {ADVICE}"))
@@ -84,45 +99,6 @@ fn holds_server(folder: &Path) -> bool {
     ["initdb", "pg_ctl", "postgres"]
         .iter()
         .all(|program| folder.join(program).is_file())
-}
-
-fn install() -> Result<(), String> {
-    if !succeeds("apt-get", &["--version"]) {
-        return Err(format!("not found; {ADVICE}"));
-    }
-    let mut command = if is_root() {
-        Command::new("sh")
-    } else if succeeds("sudo", &["-n", "true"]) {
-        let mut command = Command::new("sudo");
-        command.args(["-n", "sh"]);
-        command
-    } else {
-        return Err(format!("not found, and only root may install it; {ADVICE}"));
-    };
-
-    eprintln!("==> postgres: not found; installing it with apt-get");
-    match command.args(["-c", INSTALL]).stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("apt-get failed, {status}; {ADVICE}")),
-        Err(error) => Err(format!("apt-get could not be run: {error}; {ADVICE}")),
-    }
-}
-
-fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|id| id.stdout.trim_ascii() == b"0")
-}
-
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

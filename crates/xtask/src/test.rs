@@ -4,18 +4,14 @@ mod tally;
 
 use std::io::{self, BufRead, BufReader, Write};
 
-use crate::{postgres, step::Step};
+use crate::{postgres, python, step::Step};
 
 use self::tally::Tally;
 
 /// Runs the tests, `passed_on` going to `cargo test`, and says whether all passed.
 pub(crate) fn run(passed_on: &[String]) -> bool {
-    match postgres::ensure() {
-        Ok(source) => eprintln!("==> postgres: {source}"),
-        Err(reason) => {
-            eprintln!("==> postgres: {reason}");
-            return false;
-        }
+    if !postgres::provide() || !python::provide() {
+        return false;
     }
 
     // `cargo test` builds a program as a program only for integration tests of its own package; tests/programs runs the

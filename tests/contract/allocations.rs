@@ -1,0 +1,112 @@
+//! What a layer does not apply to costs no memory: counted, on this thread, beside the same service without the layer.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::Full;
+use steadfast::{
+    idempotency::{IdempotencyConfig, IdempotencyLayer, KeyRequirement, Promise},
+    store::MemoryStore,
+};
+use tower::{Layer, Service, util::BoxCloneService};
+
+use crate::support::{PROMISES, layer};
+
+#[test]
+fn a_get_costs_no_allocation() {
+    for promise in PROMISES {
+        adds_nothing(&layer(promise, MemoryStore::default()), &Method::GET);
+    }
+}
+
+#[test]
+fn a_request_without_an_optional_key_costs_no_allocation() {
+    let config = IdempotencyConfig::default().with_key(KeyRequirement::Optional);
+
+    for promise in PROMISES {
+        let layer = layer(promise, MemoryStore::default())
+            .with_config(config.clone())
+            .unwrap();
+        adds_nothing(&layer, &Method::POST);
+    }
+}
+
+#[test]
+fn what_a_layer_does_allocate_is_counted() {
+    let refusing = layer(Promise::AtMostOnce, MemoryStore::default());
+
+    let base = allocated(Instantly, &Method::POST);
+    let refused = allocated(refusing.layer(Instantly), &Method::POST);
+
+    assert!(refused.count_total > base.count_total);
+}
+
+#[track_caller]
+fn adds_nothing(layer: &IdempotencyLayer<MemoryStore>, method: &Method) {
+    let base = allocated(Instantly, method);
+    let layered = allocated(layer.layer(Instantly), method);
+    assert_eq!(counts(base), counts(layered), "{method}, plain");
+
+    let boxed = allocated(BoxCloneService::new(Instantly), method);
+    let layered = allocated(layer.layer(BoxCloneService::new(Instantly)), method);
+    assert_eq!(boxed.count_total, layered.count_total, "{method}, boxed");
+    assert!(boxed.count_total > base.count_total, "a box is counted");
+}
+
+const fn counts(allocated: AllocationInfo) -> (u64, u64) {
+    (allocated.count_total, allocated.bytes_total)
+}
+
+/// What a call allocates on its way to its answer. The first is left out: it may set something up.
+fn allocated<S, B>(mut service: S, method: &Method) -> AllocationInfo
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
+    call(&mut service, request(method));
+    let request = request(method);
+    measure(|| call(&mut service, request))
+}
+
+fn call<S, B>(service: &mut S, request: Request<Full<Bytes>>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let answer = pin!(service.call(request));
+    assert!(answer.poll(&mut cx).is_ready());
+}
+
+fn request(method: &Method) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::from("amount=5"));
+    *request.method_mut() = method.clone();
+    request
+        .headers_mut()
+        .insert(header::HOST, HeaderValue::from_static("api.example.com"));
+    request
+}
+
+/// Answers at once, whatever the body.
+#[derive(Clone)]
+struct Instantly;
+
+impl<B> Service<Request<B>> for Instantly {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        ready(Ok(Response::new(Full::from("done"))))
+    }
+}
