@@ -2,6 +2,7 @@
 
 pub mod body;
 mod deadline;
+pub mod grpc;
 pub mod header;
 pub mod problem;
 mod rejection;

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::LocalRejection;
 
+/// The member of `response-not-retained` that tells the HTTP status of the answer that was not kept.
+pub const ORIGINAL_STATUS: &str = "original-status";
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $title:literal, retryable: $retryable:literal;)*) => {
         /// Why a layer refused. Each code is a fragment of the problem's `type` and the member `code`.
@@ -202,6 +205,11 @@ impl Problem {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// The members that were added.
+    pub(crate) const fn members(&self) -> &Map<String, Value> {
+        &self.members
     }
 
     /// The response, with the problem and a [`LocalRejection`] in its extensions.
