@@ -1,4 +1,4 @@
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, error::Error, fmt, time::Duration};
 
 use http::Method;
 use steadfast_core::idempotency::Promise;
@@ -15,13 +15,49 @@ pub enum KeyRequirement {
     Required,
 }
 
+/// What the layer applies to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Coverage {
+    GrpcMethods(BTreeSet<Cow<'static, str>>),
+    HttpMethods(Vec<Method>),
+}
+
+impl Coverage {
+    fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::GrpcMethods(methods) if methods.is_empty() => Err(ConfigError::NoMethod),
+            Self::GrpcMethods(methods) => match methods.iter().find(|path| !is_grpc_path(path)) {
+                Some(path) => Err(ConfigError::GrpcMethod {
+                    path: path.clone().into_owned(),
+                }),
+                None => Ok(()),
+            },
+            Self::HttpMethods(methods) if methods.is_empty() => Err(ConfigError::NoMethod),
+            Self::HttpMethods(methods) => match methods.iter().find(|m| is_never_covered(m)) {
+                Some(method) => Err(ConfigError::Method {
+                    method: method.clone(),
+                }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    pub(crate) fn covers(&self, method: &Method, path: &str) -> bool {
+        match self {
+            // Whatever the HTTP method: a gRPC server looks at the path alone.
+            Self::GrpcMethods(methods) => methods.contains(path),
+            Self::HttpMethods(methods) => methods.contains(method),
+        }
+    }
+}
+
 /// The numbers of an [`IdempotencyLayer`](crate::IdempotencyLayer).
 ///
 /// Setters take any value; [`with_config`](crate::IdempotencyLayer::with_config) checks each of them, and each pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyConfig {
     pub(crate) namespace: Cow<'static, str>,
-    pub(crate) methods: Vec<Method>,
+    pub(crate) coverage: Coverage,
     pub(crate) key: KeyRequirement,
     pub(crate) lease: Duration,
     pub(crate) retention: Duration,
@@ -29,6 +65,7 @@ pub struct IdempotencyConfig {
     pub(crate) max_running: usize,
     pub(crate) wait: Duration,
     pub(crate) max_waiting: usize,
+    pub(crate) max_waiting_per_key: usize,
     pub(crate) completion_wait: Duration,
     pub(crate) retry_after: Duration,
     pub(crate) body_limit: usize,
@@ -53,6 +90,8 @@ impl IdempotencyConfig {
     pub const DEFAULT_WAIT: Duration = Duration::from_secs(2);
     /// 1024 duplicates at once.
     pub const DEFAULT_MAX_WAITING: usize = 1024;
+    /// 16 duplicates of one operation at once: a client and the proxies before it, each with its retries, and no crowd.
+    pub const DEFAULT_MAX_WAITING_PER_KEY: usize = 16;
     /// 2 s: a store that restarts quickly is back within it.
     pub const DEFAULT_COMPLETION_WAIT: Duration = Duration::from_secs(2);
     /// 1 s, the shortest delay that `Retry-After` can say.
@@ -78,12 +117,29 @@ impl IdempotencyConfig {
         }
     }
 
-    /// The methods that are covered. Default POST and PATCH, the ones that HTTP does not call idempotent (RFC 9110 section
-    /// 9.2.2, RFC 5789). GET, HEAD, OPTIONS, TRACE and CONNECT are refused here: they have no operation to protect.
+    /// The HTTP methods that are covered. Default POST and PATCH, the ones that HTTP does not call idempotent (RFC 9110 section
+    /// 9.2.2, RFC 5789). GET, HEAD, OPTIONS, TRACE and CONNECT are refused here: they have no operation to protect. A gRPC call is a
+    /// POST, a stream too: around a gRPC service, use [`with_grpc_methods`](Self::with_grpc_methods), which this replaces.
     #[must_use]
     pub fn with_methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
         Self {
-            methods: methods.into_iter().collect(),
+            coverage: Coverage::HttpMethods(methods.into_iter().collect()),
+            ..self
+        }
+    }
+
+    /// The gRPC methods that are covered, by their paths as this layer sees them: `/package.Service/Method`, behind a prefix where
+    /// a router around the layer has one. Every other request passes through, also one whose path is misspelt here: build it from
+    /// the `SERVICE_NAME` of the generated code. What rewrites paths belongs outside of the layer. Name unary methods: a stream of
+    /// requests would be read to its end before the handler sees it, and a stream of answers held back until it ends or is too
+    /// large to be kept. Replaces [`with_methods`](Self::with_methods).
+    #[must_use]
+    pub fn with_grpc_methods<M>(self, methods: impl IntoIterator<Item = M>) -> Self
+    where
+        M: Into<Cow<'static, str>>,
+    {
+        Self {
+            coverage: Coverage::GrpcMethods(methods.into_iter().map(Into::into).collect()),
             ..self
         }
     }
@@ -120,7 +176,7 @@ impl IdempotencyConfig {
     }
 
     /// How many operations may run at once, those whose clients left included. One more gets 503 `overloaded` and claims
-    /// nothing. Default [1024](Self::DEFAULT_MAX_RUNNING).
+    /// nothing. As many requests may wait for the claim of another with their key. Default [1024](Self::DEFAULT_MAX_RUNNING).
     #[must_use]
     pub fn with_max_running(self, max_running: usize) -> Self {
         Self {
@@ -130,7 +186,8 @@ impl IdempotencyConfig {
     }
 
     /// How long a duplicate of a running operation waits for its answer before it gets 409 `in-progress`; zero: not at all. A
-    /// [`Deadline`](steadfast_http::Deadline) in the request's extensions shortens it. A day at most. Default [2 s](Self::DEFAULT_WAIT).
+    /// [`Deadline`](steadfast_http::Deadline) in the request's extensions shortens it, and so does `grpc-timeout`. A day at most.
+    /// Default [2 s](Self::DEFAULT_WAIT).
     #[must_use]
     pub fn with_wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
@@ -142,6 +199,17 @@ impl IdempotencyConfig {
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self {
             max_waiting,
+            ..self
+        }
+    }
+
+    /// How many duplicates of one operation may wait at once, of the [`max_waiting`](Self::with_max_waiting). One more gets its 409
+    /// without waiting. Default
+    /// [16](Self::DEFAULT_MAX_WAITING_PER_KEY).
+    #[must_use]
+    pub fn with_max_waiting_per_key(self, max_waiting_per_key: usize) -> Self {
+        Self {
+            max_waiting_per_key,
             ..self
         }
     }
@@ -239,14 +307,7 @@ impl IdempotencyConfig {
         if !(1..=64).contains(&self.namespace.len()) || !self.namespace.bytes().all(word) {
             return Err(ConfigError::Namespace);
         }
-        if let Some(method) = self.methods.iter().find(|method| is_never_covered(method)) {
-            return Err(ConfigError::Method {
-                method: method.clone(),
-            });
-        }
-        if self.methods.is_empty() {
-            return Err(ConfigError::NoMethod);
-        }
+        self.coverage.check()?;
         if self.lease < MIN_LEASE {
             return Err(ConfigError::Lease { lease: self.lease });
         }
@@ -305,6 +366,14 @@ const MAX_RETENTION: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// Well within what one value of the stores can hold.
 const MAX_RESPONSE: usize = 256 << 20;
 
+/// `/service/method`, behind a prefix where a router has one.
+fn is_grpc_path(path: &str) -> bool {
+    let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_plain);
+    path.strip_prefix('/')
+        .is_some_and(|names| names.contains('/') && names.split('/').all(is_name))
+}
+
 fn is_never_covered(method: &Method) -> bool {
     matches!(
         *method,
@@ -316,7 +385,7 @@ impl Default for IdempotencyConfig {
     fn default() -> Self {
         Self {
             namespace: Cow::Borrowed("default"),
-            methods: vec![Method::POST, Method::PATCH],
+            coverage: Coverage::HttpMethods(vec![Method::POST, Method::PATCH]),
             key: KeyRequirement::Required,
             lease: Self::DEFAULT_LEASE,
             retention: Self::DEFAULT_RETENTION,
@@ -324,6 +393,7 @@ impl Default for IdempotencyConfig {
             max_running: Self::DEFAULT_MAX_RUNNING,
             wait: Self::DEFAULT_WAIT,
             max_waiting: Self::DEFAULT_MAX_WAITING,
+            max_waiting_per_key: Self::DEFAULT_MAX_WAITING_PER_KEY,
             completion_wait: Self::DEFAULT_COMPLETION_WAIT,
             retry_after: Self::DEFAULT_RETRY_AFTER,
             body_limit: Self::DEFAULT_BODY_LIMIT,
@@ -347,6 +417,11 @@ pub enum ConfigError {
         pool: usize,
         /// The limit of one body.
         limit: usize,
+    },
+    /// The path of a gRPC method is not `/package.Service/Method`.
+    GrpcMethod {
+        /// The path.
+        path: String,
     },
     /// The lease is shorter than 100 ms: a third of it would not span a slow round trip.
     Lease {
@@ -403,6 +478,12 @@ impl fmt::Display for ConfigError {
                 f,
                 "a pool of {pool} bytes cannot hold one request body of {limit} bytes"
             ),
+            Self::GrpcMethod { path } => {
+                write!(
+                    f,
+                    "{path:?} is not the path of a gRPC method, /package.Service/Method"
+                )
+            }
             Self::Lease { lease } => write!(f, "a lease of {lease:?} is shorter than 100 ms"),
             Self::Method { method } => write!(f, "{method} has no operation to protect"),
             Self::Namespace => f.write_str(

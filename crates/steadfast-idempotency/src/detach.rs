@@ -4,8 +4,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use metrics::Gauge;
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
+
+use crate::metrics::Counted;
 
 /// Work that outlives its caller.
 ///
@@ -17,14 +20,17 @@ pub(crate) struct Detached<T: Send + 'static> {
     /// Set while the work is polled: dropped with it, the work has panicked.
     polling: bool,
     span: Span,
+    /// Counts it once it goes on by itself.
+    tasks: Gauge,
 }
 
 impl<T: Send + 'static> Detached<T> {
-    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static, tasks: Gauge) -> Self {
         Self {
             work: Some(Box::pin(work)),
             polling: false,
             span: Span::current(),
+            tasks,
         }
     }
 }
@@ -54,6 +60,11 @@ impl<T: Send + 'static> Drop for Detached<T> {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
+            let counted = Counted::new(&self.tasks);
+            let work = async move {
+                let _counted = counted;
+                work.await
+            };
             drop(runtime.spawn(work.instrument(self.span.clone())));
         }
     }
@@ -82,7 +93,7 @@ mod tests {
             finish.send(()).unwrap();
         };
 
-        drop(Detached::new(work));
+        drop(Detached::new(work, Gauge::noop()));
 
         start.send(()).unwrap();
         finished.await.unwrap();
@@ -91,10 +102,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_beside_the_work_does_not_end_it() {
         let (finish, finished) = oneshot::channel();
-        let work = Detached::new(async move {
-            tokio::task::yield_now().await;
-            finish.send(()).unwrap();
-        });
+        let work = Detached::new(
+            async move {
+                tokio::task::yield_now().await;
+                finish.send(()).unwrap();
+            },
+            Gauge::noop(),
+        );
 
         let beside = tokio::spawn(async move {
             let _work = work;
@@ -109,10 +123,13 @@ mod tests {
     async fn work_that_panicked_is_not_polled_again() {
         let polls = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&polls);
-        let work = Detached::new(poll_fn(move |_| -> Poll<()> {
-            counted.fetch_add(1, Ordering::Relaxed);
-            panic!("the work itself");
-        }));
+        let work = Detached::new(
+            poll_fn(move |_| -> Poll<()> {
+                counted.fetch_add(1, Ordering::Relaxed);
+                panic!("the work itself");
+            }),
+            Gauge::noop(),
+        );
 
         assert!(tokio::spawn(work).await.unwrap_err().is_panic());
 
@@ -125,7 +142,7 @@ mod tests {
         let tasks = || Handle::current().metrics().num_alive_tasks();
         let before = tasks();
 
-        assert_eq!(Detached::new(async { 7 }).await, 7);
+        assert_eq!(Detached::new(async { 7 }, Gauge::noop()).await, 7);
 
         assert_eq!(tasks(), before);
     }
@@ -138,7 +155,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
 
-        drop(Detached::new(work));
+        drop(Detached::new(work, Gauge::noop()));
 
         assert_eq!(
             receiver.try_recv(),

@@ -4,26 +4,29 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use steadfast_core::idempotency::{Claim, Claimant, OwnerId, Transition};
-use steadfast_http::{BoxError, body::CapturedBody};
+use steadfast_http::{BoxError, body::CapturedBody, problem::Problem};
 use steadfast_store::{Begin, Store, StoreError};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
 use crate::{
-    answer, refusal,
-    run::Run,
+    answer,
+    join::{Ending, Lead},
+    refusal,
+    run::{Held, Run},
     shared::{Shared, Slot},
     signal::log,
     work::{Drawn, End, Work},
 };
 
-/// Claims the operation, runs the handler and settles the record.
+/// Claims the operation, runs the handler and settles the record; tells those who joined it.
 pub(crate) async fn execute<S, St, B, RB>(
     shared: Arc<Shared<St>>,
     mut work: Work<S>,
     drawn: Drawn,
     slot: Slot,
+    lead: Lead,
 ) -> End<S, RB, S::Error>
 where
     St: Store,
@@ -35,8 +38,16 @@ where
     RB: Body<Data = Bytes> + Send + 'static,
     RB::Error: Into<BoxError>,
 {
-    let (begin, sent) = match begin(&shared, &mut work, drawn.owner).await {
-        Ok(begin) => begin,
+    let wire = work.ticket.wire;
+    let refuse = |problem: Problem, lead: Lead| {
+        lead.refuse(&problem);
+        End::Answered(Ok(shared.refuse(problem, wire)))
+    };
+    let asked = Instant::now();
+    let begun = begin(&shared, &mut work, drawn.owner).await;
+    shared.metrics().claimed_after(asked.elapsed());
+    let (begin, sent) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             log(&error, "an operation could not be claimed");
             if error.may_have_applied() {
@@ -47,36 +58,48 @@ where
                 shared.release_in_background(claimant, false);
             }
             let problem = refusal::store_failed(&error, &shared.settings.config);
-            return End::Answered(Ok(shared.refuse(problem)));
+            return refuse(problem, lead);
         }
     };
     let claim = match begin {
         Begin::Claimed(claim) => claim,
-        Begin::Running { .. } => return End::Busy(work),
+        Begin::Running { .. } => return End::Busy(Box::new((work, lead))),
         Begin::Completed { response } => {
-            return End::Answered(Ok(answer::replayed(&shared, &response)));
+            lead.end(Ending::Stored(response.clone()));
+            return End::Answered(Ok(answer::replayed(&shared, &response, wire)));
         }
-        Begin::Conflict { .. } => return End::Answered(Ok(shared.refuse(refusal::key_reused()))),
-        Begin::Indeterminate => {
-            return End::Answered(Ok(shared.refuse(refusal::indeterminate())));
+        // By another recipe those who joined may not be in conflict.
+        Begin::Conflict { fingerprint }
+            if fingerprint.version() != work.ticket.fingerprint.version() =>
+        {
+            drop(lead);
+            return refuse(refusal::key_reused(), Lead::default());
         }
+        Begin::Conflict { .. } => return refuse(refusal::key_reused(), lead),
+        Begin::Indeterminate => return refuse(refusal::indeterminate(), lead),
     };
     Span::current().record("idempotency.execution", claim.execution().get());
 
     let acknowledged = match confirm(&shared, &claim, sent).await {
         Ok((Transition::Applied, acknowledged)) => acknowledged,
-        Ok((Transition::Fenced, _)) => return End::Busy(work),
+        Ok((Transition::Fenced, _)) => return End::Busy(Box::new((work, lead))),
         Err(error) => {
             log(&error, "a late claim could not be confirmed");
             shared.release_in_background(*claim.claimant(), true);
             let problem = refusal::store_failed(&error, &shared.settings.config);
-            return End::Answered(Ok(shared.refuse(problem)));
+            return refuse(problem, lead);
         }
     };
 
-    Run::new(shared, claim, drawn.successor, slot, sent, acknowledged)
-        .run(work)
-        .await
+    lead.executes(acknowledged + shared.settings.config.lease);
+    let held = Held {
+        claim,
+        successor: drawn.successor,
+        slot,
+        lead,
+    };
+    // Boxed: replays and refusals, which end before, are spared its size.
+    Box::pin(Run::new(shared, held, sent, acknowledged).run(work)).await
 }
 
 /// Says when what is known of the claim was asked for. One that was acknowledged later than its lease is renewed first: another

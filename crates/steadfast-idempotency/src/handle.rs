@@ -30,9 +30,9 @@ impl<St: Store> IdempotencyHandle<St> {
         self.shared.running()
     }
 
-    /// Waits until nothing runs, and no claim is being released in the background, `limit` at most. A web server's graceful shutdown waits for connections; operations whose
-    /// callers left, and answers that the store has not acknowledged, go on without one. Stop accepting requests first: an
-    /// operation that starts meanwhile is waited for too.
+    /// Waits until nothing runs, and no claim is being released in the background, `limit` at most. A web server's graceful
+    /// shutdown waits for connections; operations whose callers left, and answers that the store has not acknowledged, go on
+    /// without one. Stop accepting requests first: an operation that starts meanwhile is waited for too.
     ///
     /// # Errors
     ///

@@ -3,55 +3,77 @@ use steadfast_core::idempotency::{IdempotencyKey, KeyDigest};
 use steadfast_http::{header::IDEMPOTENCY_KEY, problem::Problem};
 use steadfast_store::StoreId;
 
-use crate::{KeyRequirement, Operation, digest, refusal, shared::Settings};
+use crate::{KeyRequirement, Operation, digest, refusal, shared::Settings, wire::Wire};
 
-/// What becomes of a request, as far as its head tells.
-pub(crate) enum Intake<B> {
+/// Whether a request names an operation, as far as its method, its path and its key tell.
+pub(crate) enum Named {
+    By(IdempotencyKey),
     /// The layer does not apply to it.
+    No,
+    /// It is answered at once.
+    Refused(Problem),
+}
+
+/// Looks at a request without moving it: most that come here are not covered.
+pub(crate) fn named<B>(settings: &Settings, request: &Request<B>) -> Named {
+    let config = &settings.config;
+    if !config
+        .coverage
+        .covers(request.method(), request.uri().path())
+    {
+        return Named::No;
+    }
+    match (key(request.headers()), config.key) {
+        (Ok(Some(key)), _) => Named::By(key),
+        (Ok(None), KeyRequirement::Optional) => Named::No,
+        (Ok(None), KeyRequirement::Required) => Named::Refused(refusal::missing_key()),
+        (Err(problem), _) => Named::Refused(problem),
+    }
+}
+
+/// What becomes of a request that has a key.
+pub(crate) enum Intake<B> {
+    /// Another layer on the path holds its operation.
     Bypass(Request<B>),
-    /// It is answered at once, and nothing was claimed.
-    Refuse(Problem),
-    /// It names an operation.
     Keyed(Keyed<B>),
+    /// It is answered at once, and nothing was claimed.
+    Refused(Problem),
 }
 
 /// A request that names an operation.
 pub(crate) struct Keyed<B> {
     pub(crate) key: KeyDigest,
+    pub(crate) wire: Wire,
     pub(crate) parts: Parts,
     pub(crate) body: B,
 }
 
-pub(crate) fn intake<B>(settings: &Settings, store: StoreId, request: Request<B>) -> Intake<B> {
-    let config = &settings.config;
-    if !config.methods.contains(request.method()) {
-        return Intake::Bypass(request);
-    }
-
-    let key = match key(request.headers()) {
-        Ok(Some(key)) => key,
-        Ok(None) => {
-            return match config.key {
-                KeyRequirement::Optional => Intake::Bypass(request),
-                KeyRequirement::Required => Intake::Refuse(refusal::missing_key()),
-            };
-        }
-        Err(problem) => return Intake::Refuse(problem),
-    };
-
+/// Finds out whose key it is.
+pub(crate) fn intake<B>(
+    settings: &Settings,
+    store: StoreId,
+    wire: Wire,
+    request: Request<B>,
+    key: &IdempotencyKey,
+) -> Intake<B> {
     let (parts, body) = request.into_parts();
     let principal = match settings.scope.principal(&parts) {
         Ok(principal) => principal,
-        Err(refused) => return Intake::Refuse(refusal::no_principal(refused)),
+        Err(refused) => return Intake::Refused(refusal::no_principal(refused)),
     };
-    let key = digest::key(&digest::scope(&config.namespace, &principal), &key);
+    let scope = digest::scope(&settings.config.namespace, &principal);
+    let key = digest::key(&scope, key);
     if let Some(operation) = parts.extensions.get::<Operation>()
         && operation.is_claimed_in(store, &key)
     {
         return Intake::Bypass(Request::from_parts(parts, body));
     }
-
-    Intake::Keyed(Keyed { key, parts, body })
+    Intake::Keyed(Keyed {
+        key,
+        wire,
+        parts,
+        body,
+    })
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

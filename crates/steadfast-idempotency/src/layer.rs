@@ -23,9 +23,9 @@ pub struct IdempotencyLayer<St> {
 
 impl<St: Store> IdempotencyLayer<St> {
     /// The handler is started at most once for a key, within retention, unless it says itself that nothing happened: by
-    /// [`Outcome::Release`], or by a status that comes before any execution (401, 407, 411, 413, 415, 417, 421, 425, 426, 428,
-    /// 431; [`with_outcome`](Self::with_outcome) changes the list). After a lost owner the answer is 409 `outcome-unknown` until
-    /// somebody resolves the operation.
+    /// [`Outcome::Release`], or by a status that comes before any execution (401, 407, 411, 413, 415, 417, 421, 425, 426, 428, 431;
+    /// gRPC UNAUTHENTICATED, UNIMPLEMENTED; [`with_outcome`](Self::with_outcome) changes the list). After a lost owner the answer
+    /// is 409 `outcome-unknown` until somebody resolves the operation.
     ///
     /// For effects elsewhere whose receiver does not deduplicate. A record that an earlier version of the service claimed under
     /// another promise keeps that promise.
@@ -99,8 +99,10 @@ impl<St: Store> IdempotencyLayer<St> {
         }
     }
 
-    /// Changes what a response means for its record; `None` leaves it to the table ([`Outcome::of_http_status`]). A handler's
-    /// own [`Outcome`], in the extensions of its response, comes first.
+    /// Changes what a response means for its record; `None` leaves it to the table ([`Outcome::of_http_status`], and
+    /// [`Outcome::of_grpc_code`] for an answer in gRPC). A handler's own [`Outcome`], in the extensions of its response, comes
+    /// first. For gRPC it is asked once the code is known, and finds it, a [`grpc::Code`](steadfast_http::grpc::Code), in the
+    /// extensions.
     pub fn with_outcome(
         self,
         outcome: impl Fn(&response::Parts) -> Option<Outcome> + Send + Sync + 'static,

@@ -1,28 +1,37 @@
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use steadfast_core::idempotency::{Claim, Promise, Transition};
 use steadfast_store::Store;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::{
+    join::Tie,
     shared::Shared,
     signal::{log, log_again},
 };
 
 /// Keeps a claim alive until it is dropped.
 ///
-/// The renewals run in a task of their own: a caller that keeps the execution but stops polling it does not lose the lease.
-pub(crate) struct Lease {
-    length: Duration,
-    /// When what was last acknowledged was asked for.
-    acknowledged: watch::Receiver<Instant>,
-    _renewals: AbortOnDropHandle<()>,
-    lost: oneshot::Receiver<Lost>,
+/// The renewals run in a task of their own, which the first wait of the execution starts: a caller that keeps the execution but
+/// stops polling it does not lose the lease, and an execution that never waits needs no task.
+pub(crate) struct Lease<St> {
+    shared: Arc<Shared<St>>,
+    claim: Arc<Claim>,
+    /// When the claim was asked for.
+    sent: Instant,
+    kept: Arc<Kept>,
+    renewals: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// Why an execution must stop.
@@ -34,53 +43,104 @@ pub(crate) enum Lost {
     Unacknowledged,
 }
 
-impl Lease {
-    /// Renews the lease of `claim`, which was asked for at `sent` and last known to stand by what was asked for when it was
-    /// `acknowledged`.
-    pub(crate) fn keep<St: Store>(
+impl<St: Store> Lease<St> {
+    /// Keeps the lease of `claim`, which was asked for at `sent` and last known to stand by what was asked for when it was
+    /// `acknowledged`; `tie` is to those who joined.
+    pub(crate) fn keep(
         shared: &Arc<Shared<St>>,
         claim: &Arc<Claim>,
+        tie: Tie,
         sent: Instant,
         acknowledged: Instant,
     ) -> Self {
-        let (loser, lost) = oneshot::channel();
-        let (acknowledge, acknowledgements) = watch::channel(acknowledged);
-        let renewals = renew(
-            Arc::clone(shared),
-            Arc::clone(claim),
-            sent,
-            acknowledged,
-            loser,
-            acknowledge,
-        );
+        tie.stands(acknowledged + shared.settings.config.lease);
         Self {
-            length: shared.settings.config.lease,
-            acknowledged: acknowledgements,
-            _renewals: AbortOnDropHandle::new(tokio::spawn(renewals.in_current_span())),
-            lost,
+            shared: Arc::clone(shared),
+            claim: Arc::clone(claim),
+            sent,
+            kept: Arc::new(Kept {
+                state: Mutex::new(State {
+                    acknowledged,
+                    lost: None,
+                }),
+                told: Notify::new(),
+                tie,
+            }),
+            renewals: Mutex::new(None),
         }
     }
 
     /// When another owner may take over, as far as is known by now.
     pub(crate) fn end(&self) -> Instant {
-        *self.acknowledged.borrow() + self.length
+        self.kept.lock().acknowledged + self.shared.settings.config.lease
     }
 
     /// Tells at any time whether another owner may have taken over. The renewals say so too, once their task has run: after a
     /// pause of the whole process that may be later.
-    pub(crate) fn overdue(&self, promise: Promise) -> impl Fn() -> bool + use<> {
+    pub(crate) fn overdue(&self, promise: Promise) -> impl Fn(Instant) -> bool + use<St> {
         let takeover = may_be_taken_over(promise);
-        let acknowledged = self.acknowledged.clone();
-        let length = self.length;
-        move || takeover && *acknowledged.borrow() + length <= Instant::now()
+        let length = self.shared.settings.config.lease;
+        let kept = Arc::clone(&self.kept);
+        move |now| takeover && kept.lock().acknowledged + length <= now
     }
 
     /// Ends when the execution must stop; otherwise never.
-    pub(crate) async fn lost(&mut self) -> Lost {
-        match (&mut self.lost).await {
-            Ok(lost) => lost,
-            Err(_) => pending().await,
+    pub(crate) async fn lost(&self) -> Lost {
+        loop {
+            let told = self.kept.told.notified();
+            if let Some(lost) = self.kept.lock().lost {
+                return lost;
+            }
+            told.await;
         }
+    }
+
+    /// Does a part of the execution. Where it waits, the renewals go on beside it.
+    pub(crate) async fn during<F: Future>(&self, part: F) -> F::Output {
+        let mut part = pin!(part);
+        poll_fn(|cx| match part.as_mut().poll(cx) {
+            Poll::Pending => {
+                self.renew();
+                Poll::Pending
+            }
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Starts the renewals, if they were not.
+    fn renew(&self) {
+        let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        renewals.get_or_insert_with(|| {
+            let renewals = renew(
+                Arc::clone(&self.shared),
+                Arc::clone(&self.claim),
+                self.sent,
+                Arc::clone(&self.kept),
+            );
+            AbortOnDropHandle::new(tokio::spawn(renewals.in_current_span()))
+        });
+    }
+}
+
+/// What a lease and its renewals know of each other.
+struct Kept {
+    // A std mutex: it is held for a look, never over an await.
+    state: Mutex<State>,
+    /// The lease was lost.
+    told: Notify,
+    tie: Tie,
+}
+
+struct State {
+    /// When what was last acknowledged was asked for.
+    acknowledged: Instant,
+    lost: Option<Lost>,
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,15 +148,15 @@ async fn renew<St: Store>(
     shared: Arc<Shared<St>>,
     claim: Arc<Claim>,
     sent: Instant,
-    acknowledged: Instant,
-    loser: oneshot::Sender<Lost>,
-    acknowledge: watch::Sender<Instant>,
+    kept: Arc<Kept>,
 ) {
     let lease = shared.settings.config.lease;
+    let acknowledged = kept.lock().acknowledged;
     let mut fence = Fence {
         end: acknowledged + lease,
         takeover: may_be_taken_over(claim.promise()),
-        loser: Some(loser),
+        lost: false,
+        kept,
     };
     let mut next = acknowledged + lease / 3;
     let mut failed = false;
@@ -106,11 +166,14 @@ async fn renew<St: Store>(
     while next < until {
         fence.watch(sleep_until(next)).await;
         let sent = Instant::now();
-        next = match fence.watch(shared.store.renew(&claim, lease)).await {
+        let renewed = fence.watch(shared.store.renew(&claim, lease)).await;
+        shared.metrics().renewed(&renewed);
+        next = match renewed {
             Ok(Transition::Applied) => {
                 failed = false;
                 fence.end = sent + lease;
-                acknowledge.send_replace(sent);
+                fence.kept.lock().acknowledged = sent;
+                fence.kept.tie.stands(sent + lease);
                 sent + lease / 3
             }
             Ok(Transition::Fenced) => {
@@ -142,7 +205,8 @@ struct Fence {
     /// A lease after the sending of what was last acknowledged.
     end: Instant,
     takeover: bool,
-    loser: Option<oneshot::Sender<Lost>>,
+    lost: bool,
+    kept: Arc<Kept>,
 }
 
 impl Fence {
@@ -151,7 +215,7 @@ impl Fence {
         loop {
             tokio::select! {
                 output = &mut work => return output,
-                () = sleep_until(self.end), if self.takeover && self.loser.is_some() => {
+                () = sleep_until(self.end), if self.takeover && !self.lost => {
                     self.lose(Lost::Unacknowledged);
                 }
             }
@@ -159,9 +223,13 @@ impl Fence {
     }
 
     fn lose(&mut self, lost: Lost) {
-        if let Some(loser) = self.loser.take() {
-            // The execution may have ended meanwhile.
-            let _ = loser.send(lost);
+        if !self.lost {
+            self.lost = true;
+            self.kept.lock().lost = Some(lost);
+            self.kept.told.notify_one();
+            if lost == Lost::Fenced {
+                self.kept.tie.cut();
+            }
         }
     }
 }

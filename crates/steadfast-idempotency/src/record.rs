@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, error::Error, fmt};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
-use steadfast_http::header::{IDEMPOTENT_REPLAYED, IDEMPOTENT_STORED};
+use steadfast_http::{
+    grpc,
+    header::{IDEMPOTENT_REPLAYED, IDEMPOTENT_STORED},
+};
 use steadfast_store::StoredResponse;
 
 const FORMAT: u16 = 1;
@@ -72,6 +75,27 @@ impl Record {
         }
     }
 
+    /// The answer as it is given to those who joined its execution, and never stored: with what it says of this moment.
+    pub(crate) fn of_the_moment(
+        head: &response::Parts,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+    ) -> Self {
+        let told = trailers.clone().unwrap_or_default();
+        let mut record = Self::whole(head, body, trailers);
+        if let Self::Whole {
+            headers, trailers, ..
+        } = &mut record
+        {
+            let hops = named_by_connection(&head.headers);
+            add_of_the_moment(headers, &head.headers, &hops);
+            if let Some(trailers) = trailers {
+                add_of_the_moment(trailers, &told, &hops);
+            }
+        }
+        record
+    }
+
     pub(crate) fn tombstone(head: &response::Parts) -> Self {
         Self::Tombstone {
             status: head.status,
@@ -80,17 +104,15 @@ impl Record {
     }
 
     /// What is left of the answer when it is too large for the store.
-    pub(crate) fn without_body(self) -> Self {
+    pub(crate) fn without_body(&self) -> Self {
         match self {
             Self::Whole {
-                status,
-                mut headers,
-                ..
+                status, headers, ..
             } => Self::Tombstone {
-                status,
-                location: headers.remove(header::LOCATION),
+                status: *status,
+                location: headers.get(header::LOCATION).cloned(),
             },
-            tombstone @ Self::Tombstone { .. } => tombstone,
+            Self::Tombstone { .. } => self.clone(),
         }
     }
 
@@ -262,6 +284,14 @@ fn kept(headers: &HeaderMap, hops: &BTreeSet<Vec<u8>>) -> HeaderMap {
     kept
 }
 
+fn add_of_the_moment(to: &mut HeaderMap, from: &HeaderMap, hops: &BTreeSet<Vec<u8>>) {
+    for (name, value) in from {
+        if is_of_the_moment(name) && !hops.contains(name.as_str().as_bytes()) {
+            to.append(name, value.clone());
+        }
+    }
+}
+
 /// What the connection calls its own, headers and trailers alike (RFC 9110 section 7.6.1), in lower case.
 fn named_by_connection(headers: &HeaderMap) -> BTreeSet<Vec<u8>> {
     headers
@@ -272,9 +302,19 @@ fn named_by_connection(headers: &HeaderMap) -> BTreeSet<Vec<u8>> {
         .collect()
 }
 
+/// Whether a header belongs to an answer that is not kept as much as its status: without it a pending answer reads as a final one.
+fn is_of_the_moment(name: &HeaderName) -> bool {
+    *name == header::RETRY_AFTER
+        || *name == header::WWW_AUTHENTICATE
+        || *name == grpc::RETRY_PUSHBACK
+        || ["ratelimit", "x-ratelimit"]
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
+}
+
 fn is_never_stored(name: &HeaderName) -> bool {
     const PREFIXES: [&str; 4] = ["access-control-", "proxy-", "ratelimit", "x-ratelimit"];
-    static NAMES: [HeaderName; 31] = [
+    static NAMES: [HeaderName; 36] = [
         header::AGE,
         header::ALT_SVC,
         header::CONNECTION,
@@ -292,6 +332,11 @@ fn is_never_stored(name: &HeaderName) -> bool {
         HeaderName::from_static("authentication-info"),
         HeaderName::from_static("baggage"),
         HeaderName::from_static("clear-site-data"),
+        HeaderName::from_static("endpoint-load-metrics-bin"),
+        grpc::RETRY_PUSHBACK,
+        HeaderName::from_static("grpc-server-stats-bin"),
+        HeaderName::from_static("grpc-tags-bin"),
+        HeaderName::from_static("grpc-trace-bin"),
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("nel"),
         HeaderName::from_static("report-to"),

@@ -1,7 +1,7 @@
 //! Every refusal of the layer, in words that tell a client what to do.
 
 use steadfast_core::idempotency::{MalformedKey, Promise};
-use steadfast_http::problem::{Code, Problem};
+use steadfast_http::problem::{Code, ORIGINAL_STATUS, Problem};
 use steadfast_store::{StoreError, StoreErrorKind};
 
 use crate::{IdempotencyConfig, scope::NoPrincipal};
@@ -60,6 +60,15 @@ pub(crate) fn overloaded(config: &IdempotencyConfig) -> Problem {
     Problem::new(
         Code::Overloaded,
         "the service holds as many operations as it may; nothing was executed, send the same request again later",
+    )
+    .with_retry_after(config.retry_after)
+}
+
+/// The service failed before the handler was started.
+pub(crate) fn not_ready(config: &IdempotencyConfig) -> Problem {
+    Problem::new(
+        Code::Overloaded,
+        "the service could not start the operation; nothing was executed, send the same request again later",
     )
     .with_retry_after(config.retry_after)
 }
@@ -141,7 +150,7 @@ pub(crate) fn not_retained(status: http::StatusCode, location: Option<&str>) -> 
         Code::ResponseNotRetained,
         "the operation has its answer, which was too large or endless to be kept; it was not executed again",
     )
-    .with_member("original-status", status.as_u16());
+    .with_member(ORIGINAL_STATUS, status.as_u16());
     match location {
         Some(location) => problem.with_member("location", location),
         None => problem,

@@ -10,15 +10,17 @@ use http_body::Body;
 use steadfast_http::{
     BoxError,
     body::{CapturedBody, ReplyBody},
+    problem::Problem,
 };
 use steadfast_store::Store;
 use tower_service::Service;
 
 use crate::{
     ResponseFuture,
-    intake::{Intake, intake},
+    intake::{Intake, Named, intake, named},
     keyed,
     shared::Shared,
+    wire::Wire,
 };
 
 /// The service that [`IdempotencyLayer`](crate::IdempotencyLayer) makes.
@@ -52,6 +54,22 @@ impl<S, St> Idempotency<S, St> {
         self.inner
     }
 
+    /// Calls the instance that was polled ready.
+    fn bypass<B, RB>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, RB, S::Error>
+    where
+        S: Service<Request<CapturedBody<B>>, Response = Response<RB>>,
+    {
+        ResponseFuture::bypassed(self.inner.call(request.map(CapturedBody::untouched)))
+    }
+
+    fn refuse<F, RB, E>(&mut self, problem: Problem, wire: Wire) -> ResponseFuture<F, RB, E>
+    where
+        S: Clone,
+    {
+        self.give_readiness_back();
+        ResponseFuture::refused(self.shared.refuse(problem, wire))
+    }
+
     /// Frees what the inner service reserved for a call that is not made.
     fn give_readiness_back(&mut self)
     where
@@ -81,14 +99,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match intake(&self.shared.settings, self.shared.store.id(), request) {
-            Intake::Bypass(request) => {
-                ResponseFuture::bypassed(self.inner.call(request.map(CapturedBody::untouched)))
-            }
-            Intake::Refuse(problem) => {
-                self.give_readiness_back();
-                ResponseFuture::refused(self.shared.refuse(problem))
-            }
+        let key = match named(&self.shared.settings, &request) {
+            Named::By(key) => key,
+            Named::No => return self.bypass(request),
+            Named::Refused(problem) => return self.refuse(problem, Wire::of(request.headers())),
+        };
+        let wire = Wire::of(request.headers());
+        let store = self.shared.store.id();
+        match intake(&self.shared.settings, store, wire, request, &key) {
+            Intake::Bypass(request) => self.bypass(request),
+            Intake::Refused(problem) => self.refuse(problem, wire),
             Intake::Keyed(request) => {
                 self.give_readiness_back();
                 let inner = self.inner.clone();

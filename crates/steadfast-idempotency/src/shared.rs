@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Response, response};
@@ -18,8 +22,13 @@ use tracing::Instrument;
 use crate::{
     IdempotencyConfig,
     fingerprint::Recipe,
+    join::Joins,
+    metrics::{Counted, Metrics},
+    poller::Poller,
     scope::Scope,
     signal::{Signal, log_again},
+    wait::Places,
+    wire::Wire,
     work::Ticket,
 };
 
@@ -42,7 +51,11 @@ pub(crate) struct Shared<St> {
     pub(crate) store: Arc<St>,
     pub(crate) settings: Settings,
     pub(crate) bodies: BytePool,
-    pub(crate) waiting: Semaphore,
+    /// What this process does for each key now.
+    pub(crate) joins: Arc<Joins>,
+    pub(crate) places: Places,
+    pub(crate) poller: Poller,
+    metrics: OnceLock<Metrics>,
     pub(crate) tracker: TaskTracker,
     running: Arc<Semaphore>,
     releasing: Arc<Semaphore>,
@@ -54,7 +67,14 @@ impl<St> Shared<St> {
         Self {
             store,
             bodies: BytePool::new(config.body_pool),
-            waiting: Semaphore::new(config.max_waiting),
+            joins: Arc::default(),
+            places: Places::new(
+                config.max_waiting,
+                config.max_waiting_per_key,
+                config.max_running,
+            ),
+            poller: Poller::default(),
+            metrics: OnceLock::new(),
             tracker: TaskTracker::new(),
             running: Arc::new(Semaphore::new(config.max_running)),
             releasing: Arc::new(Semaphore::new(config.max_running)),
@@ -73,7 +93,23 @@ impl<St> Shared<St> {
         Some(Slot {
             _permit: permit,
             _token: self.tracker.token(),
+            _counted: self.metrics().running(),
         })
+    }
+
+    /// The metrics, made by whoever needs them first: by then the recorder should be installed.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.metrics
+            .get_or_init(|| Metrics::new(&self.settings.config.namespace))
+    }
+
+    /// Says how a keyed request ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.metrics().request(signal);
+        if signal == Signal::Unstored {
+            self.metrics().answer_is_unstored();
+        }
+        signal.show();
     }
 
     pub(crate) fn terms(&self, ticket: &Ticket, owner: OwnerId) -> Terms {
@@ -87,9 +123,9 @@ impl<St> Shared<St> {
     }
 
     /// The response to a request that the layer answers by itself.
-    pub(crate) fn refuse<RB>(&self, problem: Problem) -> Response<ReplyBody<RB>> {
-        Signal::Refused(problem.code()).record();
-        let response = problem.into_response(&self.settings.config.problem_base);
+    pub(crate) fn refuse<RB>(&self, problem: Problem, wire: Wire) -> Response<ReplyBody<RB>> {
+        self.signal(Signal::of_refusal(problem.code()));
+        let response = wire.refusal(problem, &self.settings.config.problem_base);
         let response = match &self.settings.refusal {
             Some(refusal) => refusal(response),
             None => response,
@@ -113,6 +149,7 @@ impl<St: Store> Shared<St> {
         let until = Instant::now() + self.settings.config.lease;
         let release = async move {
             let _permit = permit;
+            let _counted = shared.metrics().detached();
             let mut delay = FIRST_DELAY;
             loop {
                 match shared.store.release(&claimant).await {
@@ -143,10 +180,10 @@ impl<St> fmt::Debug for Shared<St> {
 }
 
 /// Held by one execution, wherever it runs, until its record is settled.
-#[derive(Debug)]
 pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
+    _counted: Counted,
 }
 
 /// Between two calls of a store that failed or had nothing to say.

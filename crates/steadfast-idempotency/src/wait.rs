@@ -1,99 +1,191 @@
-use std::time::Duration;
+//! Waiting for an operation that somebody else executes.
 
-use steadfast_core::idempotency::{KeyDigest, OwnerId};
-use steadfast_store::{Standing, Store, StoreError};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use crate::{shared::Shared, signal::log_again};
+use steadfast_core::idempotency::KeyDigest;
+use steadfast_http::{Deadline, problem::Problem};
+use steadfast_store::{Store, StoreError};
+use tokio::time::{Instant, timeout_at};
 
-const FIRST_LOOK: Duration = Duration::from_millis(25);
-/// What the last look may take past the end of the wait.
-const LAST_LOOK: Duration = Duration::from_millis(250);
+use crate::{
+    join::{Claimed, Ending, Joined},
+    metrics::{Counted, Metrics},
+    refusal,
+    shared::Shared,
+};
 
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// How a wait ended.
-pub(crate) enum Waited {
-    /// Nobody executes the operation any more; this is how it stands.
-    Over(Standing),
-    /// Another owner still executes it, as far as is known.
-    StillRunning,
-    /// The store did not say.
-    Unknown(StoreError),
+/// How long one request may wait, over all its waits.
+pub(crate) struct Patience {
+    longest: Duration,
+    deadline: Option<Deadline>,
+    until: Option<Instant>,
 }
 
-/// Waits until another owner's execution is over, until `until` at most. Does not wait if too many do already.
+impl Patience {
+    pub(crate) const fn new(longest: Duration, deadline: Option<Deadline>) -> Self {
+        Self {
+            longest,
+            deadline,
+            until: None,
+        }
+    }
+
+    /// When it is over, counted from the first time that this is asked.
+    pub(crate) fn until(&mut self) -> Instant {
+        *self.until.get_or_insert_with(|| {
+            let until = Instant::now() + self.longest;
+            match self.deadline {
+                Some(deadline) => until.min(deadline.moment()),
+                None => until,
+            }
+        })
+    }
+
+    /// Counts anew: the request has become another's waiter.
+    pub(crate) const fn renew(&mut self) {
+        self.until = None;
+    }
+}
+
+/// Waits for what those who joined get.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: a waiter holds no claim, no connection and no slot.
-pub(crate) async fn until_over<St: Store>(
+pub(crate) async fn until_ended<St: Store>(
     shared: &Shared<St>,
     key: &KeyDigest,
-    seed: &OwnerId,
-    until: Instant,
-) -> Waited {
-    let Ok(_place) = shared.waiting.try_acquire() else {
-        return Waited::StillRunning;
+    mut joined: Joined,
+    patience: &mut Patience,
+) -> Result<Ending, Problem> {
+    let config = &shared.settings.config;
+    if let Claimed::Ended(ending) = claimed(shared, &mut joined, patience).await? {
+        return Ok(ending);
+    }
+    let until = patience.until();
+    let place = if Instant::now() < until {
+        shared.places.take(key, shared.metrics())
+    } else {
+        None
     };
-    let mut pauses = Pauses::new(seed);
-    let mut failed = None;
-    loop {
-        let now = Instant::now();
-        if until <= now {
-            return failed.map_or(Waited::StillRunning, Waited::Unknown);
-        }
-        let next = (now + pauses.next()).min(until);
-        sleep_until(next).await;
-        let limit = until.max(next + LAST_LOOK);
-        match timeout_at(limit, if_over(shared, key)).await {
-            Ok(Ok(Some(standing))) => return Waited::Over(standing),
-            Ok(Ok(None)) => failed = None,
-            Ok(Err(error)) => {
-                log_again(&error, "a look-up failed");
-                failed = Some(error);
-            }
-            Err(elapsed) => return Waited::Unknown(StoreError::unavailable(elapsed)),
-        }
-    }
+    let Some(_place) = place else {
+        return Err(refusal::in_progress(config));
+    };
+    let ended = timeout_at(until, joined.ended()).await;
+    ended.map_err(|_| refusal::in_progress(config))
 }
 
-/// How the operation stands, unless another owner executes it.
-pub(crate) async fn if_over<St: Store>(
+/// Waits for the verdict of the claim, however short the wait for another's execution may be: a claim of its own would take as
+/// long, and nobody is told "in progress" of an operation that has its answer.
+async fn claimed<St: Store>(
     shared: &Shared<St>,
-    key: &KeyDigest,
-) -> Result<Option<Standing>, StoreError> {
-    let standings = shared.store.look_up(std::slice::from_ref(key)).await?;
-    Ok(standings
-        .into_iter()
-        .next()
-        .filter(|standing| !matches!(standing, Standing::Running { .. })))
+    joined: &mut Joined,
+    patience: &Patience,
+) -> Result<Claimed, Problem> {
+    if let Some(claimed) = joined.verdict() {
+        return Ok(claimed);
+    }
+    let config = &shared.settings.config;
+    let _place = shared
+        .places
+        .take_for_claim(shared.metrics())
+        .ok_or_else(|| refusal::overloaded(config))?;
+    let claimed = joined.claimed();
+    match patience.deadline {
+        None => Ok(claimed.await),
+        Some(deadline) => timeout_at(deadline.moment(), claimed)
+            .await
+            .map_err(|elapsed| refusal::store_failed(&StoreError::unavailable(elapsed), config)),
+    }
 }
 
-/// Doubling pauses, each between half of it and the whole: the waiters of one key do not ask in step.
-struct Pauses {
-    pause: Duration,
-    chance: u64,
+/// The places of those who wait for an execution, so many for each key and so many in all, and of those who wait for a claim.
+pub(crate) struct Places {
+    most: usize,
+    most_per_key: usize,
+    most_for_claims: usize,
+    taken: Arc<Mutex<Taken>>,
 }
 
-impl Pauses {
-    fn new(seed: &OwnerId) -> Self {
-        let mut chance = [0; 8];
-        chance.copy_from_slice(&seed.as_bytes()[..8]);
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    for_claims: usize,
+    by_key: HashMap<KeyDigest, usize>,
+}
+
+impl Places {
+    pub(crate) fn new(most: usize, most_per_key: usize, most_for_claims: usize) -> Self {
         Self {
-            pause: FIRST_LOOK,
-            chance: u64::from_be_bytes(chance),
+            most,
+            most_per_key,
+            most_for_claims,
+            taken: Arc::default(),
         }
     }
 
-    fn next(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        // Each pause takes other bits of the seed, which is random.
-        self.chance = self.chance.rotate_left(8);
-        let share = self.chance & 0xff;
-        pause / 2 + pause / 2 * u32::try_from(share).unwrap_or(0) / 0xff
+    /// A place to wait for the execution of this key, unless too many wait already.
+    pub(crate) fn take(&self, key: &KeyDigest, metrics: &Metrics) -> Option<Place> {
+        let mut taken = lock(&self.taken);
+        let of_key = taken.by_key.get(key).copied().unwrap_or(0);
+        if taken.all >= self.most || of_key >= self.most_per_key {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_key.insert(*key, of_key + 1);
+        Some(self.place(Some(*key), metrics))
     }
+
+    /// A place to wait for a claim, unless too many wait already.
+    pub(crate) fn take_for_claim(&self, metrics: &Metrics) -> Option<Place> {
+        let mut taken = lock(&self.taken);
+        if taken.for_claims >= self.most_for_claims {
+            return None;
+        }
+        taken.for_claims += 1;
+        Some(self.place(None, metrics))
+    }
+
+    fn place(&self, key: Option<KeyDigest>, metrics: &Metrics) -> Place {
+        Place {
+            key,
+            taken: Arc::clone(&self.taken),
+            _counted: metrics.waiting(),
+        }
+    }
+}
+
+/// Held while a request waits.
+pub(crate) struct Place {
+    /// None: it is for a claim.
+    key: Option<KeyDigest>,
+    taken: Arc<Mutex<Taken>>,
+    _counted: Counted,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.taken);
+        let Some(key) = self.key else {
+            taken.for_claims -= 1;
+            return;
+        };
+        taken.all -= 1;
+        if let Some(of_key) = taken.by_key.get_mut(&key) {
+            *of_key -= 1;
+            if *of_key == 0 {
+                taken.by_key.remove(&key);
+            }
+        }
+    }
+}
+
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -101,21 +193,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_half_a_second_and_lie_in_their_upper_half() {
-        let mut pauses = Pauses::new(&OwnerId::from_bytes([0x5a; 16]));
+    fn places_are_counted_by_key_and_in_all_and_given_back() {
+        let metrics = Metrics::new("default");
+        let places = Places::new(3, 2, 1);
+        let [one, another] = [1, 2].map(|byte| KeyDigest::from_bytes([byte; 32]));
 
-        for longest in [25, 50, 100, 200, 400, 500, 500] {
-            let longest = Duration::from_millis(longest);
-            let pause = pauses.next();
-            assert!((longest / 2..=longest).contains(&pause), "{pause:?}");
-        }
+        let first = places.take(&one, &metrics);
+        let second = places.take(&one, &metrics);
+        assert!(first.is_some() && second.is_some());
+        assert!(places.take(&one, &metrics).is_none());
+        let third = places.take(&another, &metrics);
+        assert!(third.is_some());
+        assert!(places.take(&another, &metrics).is_none());
+
+        drop((first, third));
+        assert!(places.take(&one, &metrics).is_some());
+        drop(second);
+        assert!(lock(&places.taken).by_key.is_empty());
     }
 
     #[test]
-    fn two_waiters_do_not_ask_in_step() {
-        let mut one = Pauses::new(&OwnerId::from_bytes([1; 16]));
-        let mut another = Pauses::new(&OwnerId::from_bytes([200; 16]));
+    fn who_waits_for_a_claim_takes_no_place_of_the_others() {
+        let metrics = Metrics::new("default");
+        let places = Places::new(1, 1, 1);
 
-        assert_ne!(one.next(), another.next());
+        let for_claim = places.take_for_claim(&metrics);
+        assert!(for_claim.is_some() && places.take_for_claim(&metrics).is_none());
+        let key = KeyDigest::from_bytes([1; 32]);
+        assert!(places.take(&key, &metrics).is_some());
+
+        drop(for_claim);
+        assert!(places.take_for_claim(&metrics).is_some());
     }
 }

@@ -4,11 +4,14 @@ use http::{Response, request::Parts};
 use steadfast_core::idempotency::{Fingerprint, KeyDigest, OwnerId, Promise};
 use steadfast_http::body::{Captured, ReplyBody, Reservation};
 
+use crate::{join::Lead, wire::Wire};
+
 /// Which operation a request asks for, and what of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
     pub(crate) key: KeyDigest,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) wire: Wire,
 }
 
 /// A request that waits for its execution, and the service that will run it.
@@ -30,14 +33,10 @@ pub(crate) struct Drawn {
 
 impl Drawn {
     pub(crate) fn draw() -> Result<Self, getrandom::Error> {
-        let mut owner = [0; 16];
-        let mut successor = [0; 16];
-        getrandom::fill(&mut owner)?;
-        getrandom::fill(&mut successor)?;
-        Ok(Self {
-            owner: OwnerId::from_bytes(owner),
-            successor: OwnerId::from_bytes(successor),
-        })
+        let mut bytes = [[0; 16]; 2];
+        getrandom::fill(bytes.as_flattened_mut())?;
+        let [owner, successor] = bytes.map(OwnerId::from_bytes);
+        Ok(Self { owner, successor })
     }
 }
 
@@ -45,8 +44,8 @@ impl Drawn {
 pub(crate) enum End<S, RB, E> {
     /// This is the answer.
     Answered(Result<Response<ReplyBody<RB>>, E>),
-    /// Another owner executes the operation; the request is given back.
-    Busy(Work<S>),
+    /// Another owner executes the operation; the request is given back, with those who joined it.
+    Busy(Box<(Work<S>, Lead)>),
     /// The handler panicked.
     Panicked(Box<dyn Any + Send>),
     /// The operation was started here, and its record is another owner's by now. What the handler answered is given back, if it

@@ -1,6 +1,6 @@
 //! How a run ends in the store, whatever the store does meanwhile.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use steadfast_core::idempotency::Transition;
 use steadfast_store::{Store, StoreErrorKind};
@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::Run;
 use crate::{
     record::Record,
-    shared::{FIRST_DELAY, next_delay},
+    shared::{FIRST_DELAY, Shared, next_delay},
     signal::{log, log_again},
 };
 
@@ -19,16 +19,17 @@ impl<St: Store> Run<St> {
     /// its own. Says what the store answered to the first sending, if it did.
     pub(super) async fn release(self) -> Option<Transition> {
         let wait = self.shared.settings.config.completion_wait;
+        let detached = Arc::clone(&self.shared);
         let releasing = async move {
             // All of it: the slot is held until the store has answered.
             let Self {
                 shared,
                 claim,
-                lease: _lease,
+                lease,
                 slot: _slot,
                 ..
             } = self;
-            match shared.store.release(claim.claimant()).await {
+            match lease.during(shared.store.release(claim.claimant())).await {
                 Ok(transition) => Some(transition),
                 Err(error) => {
                     log(&error, "a claim could not be released yet");
@@ -37,14 +38,15 @@ impl<St: Store> Run<St> {
                 }
             }
         };
-        within(wait, releasing).await.flatten()
+        within(wait, &detached, releasing).await.flatten()
     }
 
     /// Gives the claim up. Past the completion wait, that goes on in a task of its own. Says what the store answered to the first
     /// sending, if it did.
     pub(super) async fn abandon(self) -> Option<Transition> {
         let wait = self.shared.settings.config.completion_wait;
-        within(wait, self.give_up()).await.flatten()
+        let detached = Arc::clone(&self.shared);
+        within(wait, &detached, self.give_up()).await.flatten()
     }
 
     /// Tries for a lease, whose end says the same.
@@ -80,17 +82,18 @@ impl<St: Store> Run<St> {
     }
 
     /// Stores the answer. Past the completion wait, storing goes on in a task of its own.
-    pub(super) async fn complete(self, record: Record) -> Completion {
+    pub(super) async fn complete(self, record: Arc<Record>) -> Settled {
         let wait = self.shared.settings.config.completion_wait;
-        let stored = within(wait, self.store(record)).await;
-        stored.unwrap_or(Completion::Unstored)
+        let detached = Arc::clone(&self.shared);
+        let stored = within(wait, &detached, self.store(record)).await;
+        stored.unwrap_or(Settled::Unstored)
     }
 
-    async fn store(self, record: Record) -> Completion {
+    async fn store(self, record: Arc<Record>) -> Settled {
         let Self {
             shared,
             claim,
-            lease: _lease,
+            lease,
             sent,
             slot: _slot,
             ..
@@ -100,14 +103,21 @@ impl<St: Store> Run<St> {
         let retained_until = sent + config.retention;
         let mut response = record.encode();
         let mut delay = FIRST_DELAY;
+        let begun = Instant::now();
         loop {
-            match shared.store.complete(&claim, &response).await {
+            match lease.during(shared.store.complete(&claim, &response)).await {
                 // Past retention the key is free: an answer that comes so late answers nobody else.
                 Ok(Transition::Applied) if Instant::now() >= retained_until => {
-                    return Completion::Unstored;
+                    return Settled::Unstored;
                 }
-                Ok(Transition::Applied) => return Completion::Stored,
-                Ok(Transition::Fenced) => return Completion::Fenced,
+                Ok(Transition::Applied) => {
+                    shared.metrics().completed_after(begun.elapsed());
+                    return Settled::Done;
+                }
+                Ok(Transition::Fenced) => {
+                    shared.metrics().completion_was_fenced();
+                    return Settled::Fenced;
+                }
                 Err(error) => {
                     if delay == FIRST_DELAY {
                         log(&error, "an answer could not be stored yet");
@@ -115,7 +125,7 @@ impl<St: Store> Run<St> {
                         log_again(&error, "an answer could not be stored yet");
                     }
                     if error.kind() == StoreErrorKind::Refused {
-                        response = record.clone().without_body().encode();
+                        response = record.without_body().encode();
                     }
                 }
             }
@@ -124,16 +134,16 @@ impl<St: Store> Run<St> {
                     key = %claim.key().prefix(),
                     "an answer was never stored; the operation is left to its promise"
                 );
-                return Completion::Unstored;
+                return Settled::Unstored;
             }
-            sleep(delay).await;
+            lease.during(sleep(delay)).await;
             delay = next_delay(delay);
         }
     }
 }
 
 /// Waits for the end of `work`, up to `wait`; past it the rest goes on in a task of its own.
-async fn within<F>(wait: Duration, work: F) -> Option<F::Output>
+async fn within<St, F>(wait: Duration, shared: &Shared<St>, work: F) -> Option<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -141,18 +151,33 @@ where
     match timeout(wait, &mut work).await {
         Ok(output) => Some(output),
         Err(_) => {
-            drop(tokio::spawn(work.in_current_span()));
+            let counted = shared.metrics().detached();
+            let rest = async move {
+                let _counted = counted;
+                work.await
+            };
+            drop(tokio::spawn(rest.in_current_span()));
             None
         }
     }
 }
 
-/// What became of an answer.
-pub(super) enum Completion {
-    /// The record belongs to another owner, or is gone.
+/// What became of the record.
+pub(super) enum Settled {
+    /// It is settled as it should, or that goes on in the background where nobody can tell the difference.
+    Done,
+    /// It belongs to another owner, or is gone.
     Fenced,
-    /// Replays get this answer.
-    Stored,
     /// The store has not acknowledged the answer.
     Unstored,
+}
+
+impl Settled {
+    /// What the store said to an abandon or a release.
+    pub(super) const fn of_giving_up(transition: Option<Transition>) -> Self {
+        match transition {
+            Some(Transition::Fenced) => Self::Fenced,
+            Some(Transition::Applied) | None => Self::Done,
+        }
+    }
 }

@@ -99,7 +99,7 @@ async fn an_instance_is_ready_again_after_a_wait() {
         })
     };
     let world = World::at_most_once(handler);
-    let first = world.start(charge("k"));
+    let first = world.elsewhere().start(charge("k"));
     latch.reached().await;
     let strict = world.layer.layer(Strict::new());
     let second = tokio::spawn(strict.oneshot(charge("k")));
@@ -203,7 +203,7 @@ async fn no_permit_is_held_while_a_body_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_permit_is_held_while_a_duplicate_waits() {
+async fn no_permit_is_held_while_a_duplicate_waits_for_this_process() {
     let latch = Latch::new();
     let world = World::at_most_once(Handler::held(&latch));
     let limit = ConcurrencyLimit::new(world.handler.service(), 2);
@@ -212,12 +212,29 @@ async fn no_permit_is_held_while_a_duplicate_waits() {
     latch.reached().await;
     assert!(has_room(&limit).await);
 
-    let second = tokio::spawn(service.clone().oneshot(charge("k")));
-    world.called(Method::LookUp, 1).await;
+    let mut second = pin!(service.clone().oneshot(charge("k")));
+    assert!(poll_once(second.as_mut()).await.is_pending());
 
     assert!(has_room(&limit).await);
     latch.open();
     assert_eq!(first.await.unwrap().unwrap().status(), 201);
+    assert_eq!(second.await.unwrap().status(), 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_permit_is_held_while_a_duplicate_waits_for_another_process() {
+    let latch = Latch::new();
+    let world = World::at_most_once(Handler::held(&latch));
+    let first = world.elsewhere().start(charge("k"));
+    latch.reached().await;
+    let limit = ConcurrencyLimit::new(world.handler.service(), 1);
+
+    let second = tokio::spawn(world.layer.layer(limit.clone()).oneshot(charge("k")));
+    world.called(Method::LookUp, 1).await;
+
+    assert!(has_room(&limit).await);
+    latch.open();
+    first.await.unwrap().assert_executed("charge 1");
     assert_eq!(second.await.unwrap().unwrap().status(), 201);
 }
 
@@ -297,9 +314,15 @@ async fn clients_on_many_threads_start_one_handler() {
         let world = promise(Handler::new(|call| async move {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             Ok(created(call.number))
-        }));
+        }))
+        .with_config(
+            steadfast_idempotency::IdempotencyConfig::default().with_max_waiting_per_key(64),
+        );
+        let elsewhere = world.elsewhere();
 
-        let clients: Vec<_> = (0..64).map(|_| world.start(charge("k"))).collect();
+        let clients: Vec<_> = (0..64)
+            .flat_map(|_| [world.start(charge("k")), elsewhere.start(charge("k"))])
+            .collect();
 
         let mut executed = 0;
         for client in clients {

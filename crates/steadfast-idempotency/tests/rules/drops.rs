@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 
 use crate::support::{
-    Answer, Body, Handler, Latch, World, body, channel, charge, created, eventually, keyed,
+    Answer, Body, Crowd, Handler, Latch, World, body, channel, charge, created, eventually, keyed,
     poll_once,
 };
 
@@ -133,12 +133,15 @@ async fn a_handler_goes_on_without_its_caller() {
         leave_at(&world, charge("k"), latch.reached()).await;
         assert_eq!(world.handler.running(), 1);
 
-        // A retry that comes meanwhile waits for it.
-        let retry = world.start(charge("k"));
-        world.called(Method::LookUp, 1).await;
+        // Retries that come meanwhile wait for it, here and elsewhere.
+        let here = Crowd::of(&world, 1, || charge("k")).await;
+        let elsewhere = world.elsewhere();
+        let there = elsewhere.start(charge("k"));
+        elsewhere.called(Method::LookUp, 1).await;
         latch.open();
 
-        retry.await.unwrap().assert_replayed("charge 1");
+        here.answer().await.assert_replayed("charge 1");
+        there.await.unwrap().assert_replayed("charge 1");
         assert_eq!(world.handler.started(), 1);
         world.assert_idle().await;
     }
@@ -253,16 +256,20 @@ async fn a_waiter_that_leaves_gives_its_place_back_and_changes_nothing() {
     let world = World::at_most_once(Handler::held(&latch)).with_config(config);
     let first = world.start(charge("k"));
     latch.reached().await;
+    let elsewhere = world.elsewhere();
 
-    leave_at(&world, charge("k"), world.called(Method::LookUp, 1)).await;
+    let looked = elsewhere.called(Method::LookUp, 1);
+    leave_at(&elsewhere, charge("k"), looked).await;
 
-    let another = world.start(charge("k"));
-    world.called(Method::LookUp, 2).await;
+    let another = elsewhere.start(charge("k"));
+    elsewhere.called(Method::LookUp, 2).await;
     latch.open();
     another.await.unwrap().assert_replayed("charge 1");
     first.await.unwrap().assert_executed("charge 1");
     assert_eq!(world.handler.started(), 1);
+    assert_eq!(elsewhere.writes(), 2, "each asked for the claim");
     world.assert_idle().await;
+    elsewhere.assert_idle().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,15 +278,17 @@ async fn a_duplicate_that_leaves_while_it_asks_changes_nothing() {
     let world = World::at_most_once(Handler::held(&latch));
     let first = world.start(charge("k"));
     latch.reached().await;
-    let gate = world.faults.on(Method::Begin).hold_after(1);
+    let elsewhere = world.elsewhere();
+    let gate = elsewhere.faults.on(Method::Begin).hold_after(1);
 
-    leave_at(&world, charge("k"), gate.reached()).await;
+    leave_at(&elsewhere, charge("k"), gate.reached()).await;
     gate.open();
     latch.open();
 
     first.await.unwrap().assert_executed("charge 1");
-    assert_eq!(world.faults.calls(Method::Release), 0);
     world.assert_idle().await;
+    elsewhere.assert_idle().await;
+    assert_eq!(elsewhere.writes(), 1);
 }
 
 #[tokio::test(start_paused = true)]

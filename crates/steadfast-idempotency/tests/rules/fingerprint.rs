@@ -2,7 +2,7 @@
 
 use axum::extract::OriginalUri;
 use http::{HeaderName, Method, Request, request::Builder};
-use steadfast_idempotency::{IdempotencyConfig, IdempotencyLayer, Promise, scope};
+use steadfast_idempotency::{IdempotencyConfig, IdempotencyLayer, scope};
 use steadfast_testkit::faults::{FOREVER, Method as Call};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
@@ -142,20 +142,11 @@ async fn a_closure_replaces_the_recipe() {
         .assert_refused(422, "key-reused");
 }
 
-/// The layer as it is deployed after a change of its recipe, over the same store and handler.
+/// The layer as it is deployed after a change of its recipe, over the same records and before the same handler.
 fn redeployed(world: &World) -> World {
-    let store = world.store.clone();
-    let layer = IdempotencyLayer::at_least_once(store.clone(), scope::shared())
-        .unwrap()
-        .with_fingerprint(|_, body| body.to_vec());
-    World {
-        handle: layer.handle(),
-        faults: store.faults(),
-        handler: world.handler.clone(),
-        promise: Promise::AtLeastOnce,
-        layer,
-        store,
-    }
+    world
+        .elsewhere()
+        .with(|layer| layer.with_fingerprint(|_, body| body.to_vec()))
 }
 
 #[tokio::test(start_paused = true)]

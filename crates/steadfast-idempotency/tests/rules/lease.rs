@@ -245,6 +245,7 @@ async fn at_most_once_goes_on_without_acknowledgements() {
     sleep(SECOND * 5).await;
     // Idempotency I12: an owner that was merely slow may complete its own indeterminate record.
     world
+        .elsewhere()
         .send(charge("k"))
         .await
         .assert_refused(409, "outcome-unknown");
@@ -263,7 +264,8 @@ async fn a_renewal_revives_the_owners_own_indeterminate_record() {
     let first = world.start(charge("k"));
     latch.reached().await;
     sleep(SECOND * 2).await;
-    world
+    let elsewhere = world.elsewhere();
+    elsewhere
         .send(charge("k"))
         .await
         .assert_refused(409, "outcome-unknown");
@@ -272,7 +274,7 @@ async fn a_renewal_revives_the_owners_own_indeterminate_record() {
     sleep(SECOND).await;
 
     assert_eq!(world.incident().await, None);
-    world
+    elsewhere
         .send(charge("k"))
         .await
         .assert_refused(409, "in-progress");

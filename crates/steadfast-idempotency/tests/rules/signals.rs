@@ -8,7 +8,7 @@ use steadfast_testkit::faults::{FOREVER, Method};
 use tokio::time::sleep;
 
 use crate::support::{
-    Handler, Latch, Rival, Spans, World, body, broken, charge, created, eventually, keyed,
+    Crowd, Handler, Latch, Rival, Spans, World, body, broken, charge, created, eventually, keyed,
 };
 
 /// Ends its first call so, and answers 201 later.
@@ -185,6 +185,27 @@ async fn a_client_that_gets_another_owners_answer_is_told_as_replayed() {
     // The rival's own template ran through a layer of its own, in a span behind the first.
     let outcomes = spans.outcomes();
     assert_eq!(outcomes[0].as_deref(), Some("replayed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_that_joined_has_its_word() {
+    let spans = Spans::start();
+    let latch = Latch::new();
+    let world = World::at_most_once(Handler::held(&latch));
+    let first = world.start(charge("k"));
+    latch.reached().await;
+    let joined = Crowd::of(&world, 2, || charge("k")).await;
+    latch.open();
+    first.await.unwrap();
+    joined.answers().await;
+
+    let outcomes: Vec<_> = spans.outcomes().into_iter().flatten().collect();
+    assert_eq!(outcomes, ["executed", "joined", "joined"]);
+    let executions = spans.of_layer();
+    let executions = executions
+        .iter()
+        .filter(|span| span.fields.contains_key("idempotency.execution"));
+    assert_eq!(executions.count(), 1, "who joined executes nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -379,10 +379,11 @@ async fn a_waiter_outlives_look_ups_that_fail() {
     let world = World::at_most_once(Handler::held(&latch));
     let first = world.start(charge("k"));
     latch.reached().await;
-    let _ = world.faults.on(Method::LookUp).lose_request(2);
+    let elsewhere = world.elsewhere();
+    let _ = elsewhere.faults.on(Method::LookUp).lose_request(2);
 
-    let second = world.start(charge("k"));
-    world.called(Method::LookUp, 2).await;
+    let second = elsewhere.start(charge("k"));
+    elsewhere.called(Method::LookUp, 2).await;
     latch.open();
 
     first.await.unwrap().assert_executed("charge 1");
@@ -399,7 +400,7 @@ async fn an_answer_of_a_newer_version_is_not_executed_again() {
     Rival::usurp(&world).await.complete_with(&newer).await;
     first.abort();
 
-    let retry = world.send(charge("k")).await;
+    let retry = world.elsewhere().send(charge("k")).await;
 
     retry.assert_refused(503, "store-unavailable");
     // In mid-deploy another process can read it.

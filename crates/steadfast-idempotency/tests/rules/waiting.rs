@@ -1,17 +1,25 @@
-//! idempotency I8: a duplicate of an operation that runs.
+//! idempotency I8: a duplicate of an operation that this process or another executes: how long it waits, and for what.
 
 use std::{panic::resume_unwind, time::Duration};
 
 use steadfast_http::Deadline;
 use steadfast_idempotency::{IdempotencyConfig, IdempotencyLayer, scope};
 use steadfast_testkit::faults::{FOREVER, Method};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tower::{Layer, ServiceExt};
 
-use crate::support::{Answer, Handler, Latch, Rival, World, body, charge, created, keyed};
+use crate::support::{
+    Answer, Handler, Latch, Meter, Rival, World, body, charge, created, eventually, keyed,
+};
 
 const WAIT: Duration = IdempotencyConfig::DEFAULT_WAIT;
 const MOMENT: Duration = Duration::from_millis(2);
+
+/// Waits for another process that end within so much of each other share their last look.
+const SLACK: Duration = Duration::from_millis(10);
 
 fn assert_pending(answer: &Answer) {
     answer.assert_refused(409, "in-progress");
@@ -20,15 +28,49 @@ fn assert_pending(answer: &Answer) {
     assert!(answer.text().contains("pending"));
 }
 
+/// An operation that runs until the latch is open.
+struct Scene {
+    latch: Latch,
+    first: JoinHandle<Answer>,
+    /// Where the duplicates come to.
+    world: World,
+}
+
+impl Scene {
+    /// It runs in the process to which the duplicates come.
+    async fn here(config: &IdempotencyConfig) -> Self {
+        let latch = Latch::new();
+        let world = World::at_most_once(Handler::held(&latch)).with_config(config.clone());
+        let first = world.start(charge("k"));
+        latch.reached().await;
+        Self {
+            latch,
+            first,
+            world,
+        }
+    }
+
+    async fn elsewhere(config: &IdempotencyConfig) -> Self {
+        let here = Self::here(config).await;
+        let world = here.world.elsewhere();
+        Self { world, ..here }
+    }
+
+    async fn both(config: IdempotencyConfig) -> [Self; 2] {
+        [Self::here(&config).await, Self::elsewhere(&config).await]
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_duplicate_waits_and_gets_the_answer() {
+async fn a_duplicate_of_another_process_waits_and_gets_the_answer() {
     for promise in [World::at_most_once, World::at_least_once] {
         let latch = Latch::new();
         let world = promise(Handler::held(&latch));
         let first = world.start(charge("k"));
         latch.reached().await;
-        let duplicates: Vec<_> = (0..3).map(|_| world.start(charge("k"))).collect();
-        world.called(Method::LookUp, 3).await;
+        let elsewhere = world.elsewhere();
+        let duplicates: Vec<_> = (0..3).map(|_| elsewhere.start(charge("k"))).collect();
+        elsewhere.called(Method::LookUp, 2).await;
 
         latch.open();
 
@@ -39,137 +81,184 @@ async fn a_duplicate_waits_and_gets_the_answer() {
             assert_eq!(answer.status, 201);
         }
         assert_eq!(world.handler.started(), 1);
-        assert_eq!(world.faults.calls(Method::Begin), 4);
+        assert_eq!(elsewhere.writes(), 1, "one of them asked for the claim");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_is_refused_once_it_has_waited_and_not_before() {
-    let latch = Latch::new();
-    let world = World::at_most_once(Handler::held(&latch));
-    let _first = world.start(charge("k"));
-    latch.reached().await;
-    let begun = Instant::now();
+    for scene in Scene::both(IdempotencyConfig::default()).await {
+        let begun = Instant::now();
 
-    assert_pending(&world.send(charge("k")).await);
+        assert_pending(&scene.world.send(charge("k")).await);
 
-    let waited = begun.elapsed();
-    assert!(waited >= WAIT, "it waited only {waited:?}");
-    assert!(waited <= WAIT + MOMENT, "{waited:?}");
+        let waited = begun.elapsed();
+        assert!(waited + SLACK >= WAIT, "it waited only {waited:?}");
+        assert!(waited <= WAIT + MOMENT, "{waited:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_just_before_the_wait_is_over_is_given() {
-    let latch = Latch::new();
-    let world = World::at_most_once(Handler::held(&latch));
-    let first = world.start(charge("k"));
-    latch.reached().await;
-    let duplicates: Vec<_> = (0..8).map(|_| world.start(charge("k"))).collect();
+    for scene in Scene::both(IdempotencyConfig::default()).await {
+        let duplicates: Vec<_> = (0..8).map(|_| scene.world.start(charge("k"))).collect();
 
-    sleep(WAIT - MOMENT * 10).await;
-    latch.open();
+        sleep(WAIT - MOMENT * 10).await;
+        scene.latch.open();
 
-    first.await.unwrap().assert_executed("charge 1");
-    for duplicate in duplicates {
-        duplicate.await.unwrap().assert_replayed("charge 1");
+        scene.first.await.unwrap().assert_executed("charge 1");
+        for duplicate in duplicates {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_wait_a_duplicate_is_refused_at_once() {
-    let latch = Latch::new();
     let config = IdempotencyConfig::default()
         .with_wait(Duration::ZERO)
         .with_retry_after(Duration::from_millis(2500));
-    let world = World::at_most_once(Handler::held(&latch)).with_config(config);
-    let _first = world.start(charge("k"));
-    latch.reached().await;
-    let begun = Instant::now();
+    for scene in Scene::both(config).await {
+        let begun = Instant::now();
 
-    let answer = world.send(charge("k")).await;
+        let answer = scene.world.send(charge("k")).await;
 
-    answer.assert_refused(409, "in-progress");
-    answer.assert_retry_after("3");
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(world.faults.calls(Method::LookUp), 0);
+        answer.assert_refused(409, "in-progress");
+        answer.assert_retry_after("3");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(scene.world.faults.calls(Method::LookUp), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_shortens_the_wait_and_does_not_lengthen_it() {
-    let latch = Latch::new();
-    let world = World::at_most_once(Handler::held(&latch));
-    let _first = world.start(charge("k"));
-    latch.reached().await;
+    for scene in Scene::both(IdempotencyConfig::default()).await {
+        for (left, longest) in [
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::from_millis(300), Duration::from_millis(300)),
+            (WAIT * 3, WAIT),
+        ] {
+            let begun = Instant::now();
+            let mut duplicate = charge("k");
+            duplicate
+                .extensions_mut()
+                .insert(Deadline::at(begun + left));
 
-    for (left, longest) in [
-        (Duration::ZERO, Duration::ZERO),
-        (Duration::from_millis(300), Duration::from_millis(300)),
-        (WAIT * 3, WAIT),
-    ] {
-        let begun = Instant::now();
-        let mut duplicate = charge("k");
-        duplicate
-            .extensions_mut()
-            .insert(Deadline::at(begun + left));
+            assert_pending(&scene.world.send(duplicate).await);
 
-        assert_pending(&world.send(duplicate).await);
-
-        let waited = begun.elapsed();
-        assert!(waited <= longest + MOMENT, "{waited:?}");
+            let waited = begun.elapsed();
+            assert!(waited + SLACK >= longest, "{waited:?}");
+            assert!(waited <= longest + MOMENT, "{waited:?}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_waiter_too_many_is_refused_at_once() {
-    let latch = Latch::new();
+    let meter = Meter::start();
     let config = IdempotencyConfig::default().with_max_waiting(2);
-    let world = World::at_most_once(Handler::held(&latch)).with_config(config);
-    let _first = world.start(charge("k"));
-    latch.reached().await;
-    let waiting: Vec<_> = (0..2).map(|_| world.start(charge("k"))).collect();
-    world.called(Method::LookUp, 2).await;
-    let begun = Instant::now();
+    for scene in Scene::both(config).await {
+        let waiting: Vec<_> = (0..2).map(|_| scene.world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 2.0).await;
+        let begun = Instant::now();
 
-    assert_pending(&world.send(charge("k")).await);
+        assert_pending(&scene.world.send(charge("k")).await);
 
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    latch.open();
-    for duplicate in waiting {
-        duplicate.await.unwrap().assert_replayed("charge 1");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        scene.latch.open();
+        for duplicate in waiting {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_waiter_of_a_key_too_many_is_refused_at_once_and_another_key_has_its_own_places() {
+    let meter = Meter::start();
+    let config = IdempotencyConfig::default().with_max_waiting_per_key(2);
+    for scene in Scene::both(config).await {
+        let world = &scene.world;
+        let waiting: Vec<_> = (0..2).map(|_| world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 2.0).await;
+
+        assert_pending(&world.send(charge("k")).await);
+
+        // The handler of another key is held by the same latch.
+        let _another = world.start(charge("another"));
+        eventually("both run", || world.handler.running() == 2).await;
+        let duplicates: Vec<_> = (0..2).map(|_| world.start(charge("another"))).collect();
+        eventually("they wait too", || meter.waiting() == 4.0).await;
+        assert_pending(&world.send(charge("another")).await);
+        scene.latch.open();
+        for duplicate in waiting {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
+        for duplicate in duplicates {
+            duplicate.await.unwrap().assert_replayed("charge 2");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_gives_its_place_to_another() {
+    let meter = Meter::start();
+    let config = IdempotencyConfig::default().with_max_waiting_per_key(2);
+    for scene in Scene::both(config).await {
+        let world = &scene.world;
+        let waiting: Vec<_> = (0..2).map(|_| world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 2.0).await;
+        for duplicate in waiting {
+            duplicate.abort();
+            assert!(duplicate.await.unwrap_err().is_cancelled());
+        }
+
+        let waiting: Vec<_> = (0..2).map(|_| world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 2.0).await;
+        assert_pending(&world.send(charge("k")).await);
+
+        scene.latch.open();
+        for duplicate in waiting {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_holds_no_slot() {
-    let latch = Latch::new();
-    let handler = {
-        let latch = latch.clone();
-        Handler::new(move |call| {
-            let latch = latch.clone();
-            async move {
-                if call.number == 1 {
-                    latch.pass().await;
-                }
-                Ok(created(call.number))
-            }
-        })
-    };
-    let config = IdempotencyConfig::default().with_max_running(2);
-    let world = World::at_most_once(handler).with_config(config);
-    let _first = world.start(charge("k"));
-    latch.reached().await;
-    let waiting: Vec<_> = (0..5).map(|_| world.start(charge("k"))).collect();
-    world.called(Method::LookUp, 5).await;
+    let meter = Meter::start();
+    let config = IdempotencyConfig::default().with_max_running(1);
+    // The only slot is the execution's own.
+    for (busy, scene) in [1, 0].into_iter().zip(Scene::both(config).await) {
+        let waiting: Vec<_> = (0..5).map(|_| scene.world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 5.0).await;
 
-    assert_eq!(world.handle.running(), 1);
-    world
-        .send(charge("another"))
-        .await
-        .assert_executed("charge 2");
+        assert_eq!(scene.world.handle.running(), busy);
 
-    latch.open();
-    for duplicate in waiting {
-        duplicate.await.unwrap().assert_replayed("charge 1");
+        scene.latch.open();
+        for duplicate in waiting {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_does_not_take_the_others_with_it() {
+    let meter = Meter::start();
+    for scene in Scene::both(IdempotencyConfig::default()).await {
+        let looks = scene.world.faults.calls(Method::LookUp);
+        let mut waiting: Vec<_> = (0..3).map(|_| scene.world.start(charge("k"))).collect();
+        eventually("they wait", || meter.waiting() == 3.0).await;
+
+        // The first of them is the one that asks for the others, where somebody must ask.
+        let gone = waiting.remove(0);
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        scene.latch.open();
+
+        for duplicate in waiting {
+            duplicate.await.unwrap().assert_replayed("charge 1");
+        }
+        assert!(scene.world.faults.calls(Method::LookUp) < looks + 10);
     }
 }
 
@@ -199,8 +288,9 @@ async fn a_waiter_that_finds_the_record_gone_begins_again() {
         let world = promise(ending(&latch, Some(401)));
         let first = world.start(charge("k"));
         latch.reached().await;
-        let second = world.start(charge("k"));
-        world.called(Method::LookUp, 1).await;
+        let elsewhere = world.elsewhere();
+        let second = elsewhere.start(charge("k"));
+        elsewhere.called(Method::LookUp, 1).await;
 
         latch.open();
 
@@ -216,8 +306,9 @@ async fn one_of_many_waiters_begins_again_and_the_others_get_its_answer() {
     let world = World::at_most_once(ending(&latch, Some(401)));
     let _first = world.start(charge("k"));
     latch.reached().await;
-    let waiting: Vec<_> = (0..5).map(|_| world.start(charge("k"))).collect();
-    world.called(Method::LookUp, 5).await;
+    let elsewhere = world.elsewhere();
+    let waiting: Vec<_> = (0..5).map(|_| elsewhere.start(charge("k"))).collect();
+    elsewhere.called(Method::LookUp, 1).await;
 
     latch.open();
 
@@ -239,8 +330,9 @@ async fn a_waiter_of_a_lost_execution_gets_what_the_promise_says() {
             let world = promise(ending(&latch, status));
             let first = world.start(charge("k"));
             latch.reached().await;
-            let second = world.start(charge("k"));
-            world.called(Method::LookUp, 1).await;
+            let elsewhere = world.elsewhere();
+            let second = elsewhere.start(charge("k"));
+            elsewhere.called(Method::LookUp, 1).await;
 
             latch.open();
 
@@ -287,8 +379,9 @@ async fn a_waiter_does_not_get_the_answer_of_another_request() {
     let world = World::at_most_once(Handler::held(&latch));
     let _first = world.start(charge("k"));
     latch.reached().await;
-    let second = world.start(charge("k"));
-    world.called(Method::LookUp, 1).await;
+    let elsewhere = world.elsewhere();
+    let second = elsewhere.start(charge("k"));
+    elsewhere.called(Method::LookUp, 1).await;
 
     // The key is free for a moment, and another request takes it and is done before the waiter looks again.
     Rival::erase(&world).await;

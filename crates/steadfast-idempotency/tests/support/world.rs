@@ -26,6 +26,7 @@ pub(crate) struct World {
     pub(crate) handle: IdempotencyHandle<St>,
     pub(crate) handler: Handler,
     pub(crate) promise: Promise,
+    config: IdempotencyConfig,
 }
 
 impl World {
@@ -54,7 +55,16 @@ impl World {
         promise: Promise,
         layer: impl FnOnce(St) -> IdempotencyLayer<St>,
     ) -> Self {
-        let store = FaultyStore::new(MemoryStore::default());
+        Self::over(MemoryStore::default(), handler, promise, layer)
+    }
+
+    fn over(
+        store: MemoryStore,
+        handler: Handler,
+        promise: Promise,
+        layer: impl FnOnce(St) -> IdempotencyLayer<St>,
+    ) -> Self {
+        let store = FaultyStore::new(store);
         let layer = layer(store.clone());
         Self {
             faults: store.faults(),
@@ -63,11 +73,27 @@ impl World {
             store,
             handler,
             promise,
+            config: IdempotencyConfig::default(),
         }
     }
 
     pub(crate) fn with_config(self, config: IdempotencyConfig) -> Self {
-        self.with(|layer| layer.with_config(config).unwrap())
+        let world = self.with(|layer| layer.with_config(config.clone()).unwrap());
+        Self { config, ..world }
+    }
+
+    /// Another process of the service: a layer of its own, without hooks, over the same records and before the same handler. The
+    /// faults and the counts of its store are its own.
+    pub(crate) fn elsewhere(&self) -> Self {
+        let records = self.store.get_ref().clone();
+        let handler = self.handler.clone();
+        let elsewhere = Self::over(records, handler, self.promise, |store| {
+            match self.is_at_most_once() {
+                true => IdempotencyLayer::at_most_once(store, scope::shared()).unwrap(),
+                false => IdempotencyLayer::at_least_once(store, scope::shared()).unwrap(),
+            }
+        });
+        elsewhere.with_config(self.config.clone())
     }
 
     pub(crate) fn with(
