@@ -12,7 +12,7 @@ use steadfast::{
 use tower::{Layer, Service, ServiceExt};
 
 use crate::{
-    BoxError,
+    BoxError, Report,
     calls::{Costs, OnRuntime, Side, compare},
     options::Options,
     services::{Answer, Instantly},
@@ -24,7 +24,7 @@ const BODY: &[u8] = br#"{"amount":1299,"currency":"eur","order":"order-8c5e1f40"
 
 const RECEIPT: &[u8] = br#"{"id":"ch_5b0c8a1e","object":"charge","amount":1299,"currency":"eur","order":"order-8c5e1f40","customer":"cus_2f9d7a61b0","status":"succeeded","provider_id":"pr_77a1c3","created":1767225600}"#;
 
-pub(crate) fn run(options: &Options) -> Result<String, BoxError> {
+pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
     verify()?;
     let sides = [
         Side::new("bare", || || OnRuntime::new(INNER, new_keys())),
@@ -39,14 +39,14 @@ pub(crate) fn run(options: &Options) -> Result<String, BoxError> {
     ];
     let mut costs = Costs::new();
     costs.add("POST with a key", &compare(options, 1, &sides));
-    Ok(format!(
+    Ok(Report::of(format!(
         "## keyed: a keyed request in process\n\n\
          Over a memory store, on a runtime of one thread, with a body of {} bytes and an answer of {}; no handler to speak of,\n\
          no socket, no subscriber of tracing. After each call the runtime has a turn, on all sides.\n\n\
          {costs}",
         BODY.len(),
         RECEIPT.len(),
-    ))
+    )))
 }
 
 fn layer() -> IdempotencyLayer<MemoryStore> {

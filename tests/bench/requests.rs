@@ -3,9 +3,11 @@
 //!
 //! Clients and server share one runtime with a thread for each core. A second runtime would put more busy threads on the machine
 //! than it has cores, and the 99th percentile would show the slices of its scheduler. What the clients cost is the same on all
-//! sides, and part of every figure: a ratio between two sides is nearer to one than it is between two servers alone.
+//! sides, and part of every figure: a ratio between two sides is nearer to one than it is between two servers alone. A side with an
+//! empty server shows that cost, so that it can be taken off.
 
 use std::{
+    io,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -22,7 +24,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -37,6 +39,30 @@ pub(crate) struct Load {
     /// Before it is measured.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+}
+
+/// What is put under load.
+pub(crate) trait Server: Send + 'static {
+    /// Serves until it is told to stop, then what is open still. The sockets send at once.
+    fn serve(
+        self,
+        listener: TcpListener,
+        stopped: oneshot::Receiver<()>,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl Server for Router {
+    async fn serve(self, listener: TcpListener, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+        let listener = listener.tap_io(|stream| {
+            // Where it cannot be set, small answers wait; that would show.
+            let _ = stream.set_nodelay(true);
+        });
+        axum::serve(listener, self)
+            .with_graceful_shutdown(async {
+                let _ = stopped.await;
+            })
+            .await
+    }
 }
 
 /// What one client sends, and what it expects. Each client has had a right answer before the load begins.
@@ -104,7 +130,7 @@ impl Answers {
     }
 }
 
-/// Serves the router, loads it, and takes it down: afterwards nothing of it runs.
+/// Starts the server, loads it, and takes it down: afterwards nothing of it runs.
 ///
 /// # Errors
 ///
@@ -114,7 +140,7 @@ impl Answers {
 ///
 /// Dropping the future ends the clients and leaves the server to end by itself.
 pub(crate) async fn measure<C: Client>(
-    router: Router,
+    server: impl Server,
     load: Load,
     client: impl Fn(usize) -> C,
 ) -> Result<Point, BoxError> {
@@ -123,15 +149,8 @@ pub(crate) async fn measure<C: Client>(
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let listener = socket.listen(4096)?;
     let address = listener.local_addr()?;
-    let listener = listener.tap_io(|stream| {
-        // Where it cannot be set, small answers wait; that would show.
-        let _ = stream.set_nodelay(true);
-    });
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(server.serve(listener, stopped));
 
     let mut preparing = JoinSet::new();
     for index in 0..load.clients {

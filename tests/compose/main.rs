@@ -6,6 +6,7 @@
 mod connections;
 mod departures;
 mod failures;
+mod grpc;
 mod herd;
 mod hostile;
 mod order;

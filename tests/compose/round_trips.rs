@@ -7,14 +7,18 @@
 use std::{
     net::SocketAddr,
     ops::Sub,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::Router;
 use futures_util::future::join_all;
+use http::StatusCode;
 use sqlx::{Connection as _, PgConnection, Row, postgres::PgPoolOptions};
 use steadfast::{
-    idempotency::{IdempotencyConfig, Promise},
+    idempotency::{IdempotencyConfig, IdempotencyLayer, Promise},
     store_postgres::PostgresStore,
 };
 use steadfast_testkit::postgres::Server;
@@ -25,8 +29,11 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+use tower::ServiceExt;
 
-use crate::support::{Answer, Bank, Connection, PROMISES, Protocol, charge, layer, serve};
+use crate::support::{
+    Answer, Bank, Connection, PROMISES, Protocol, charge, eventually, layer, serve,
+};
 
 /// What a proxy saw going from a pool to Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,19 +188,22 @@ impl Bench {
     }
 }
 
-/// A service over the store, and a client.
-async fn open(bank: &Bank, promise: Promise, store: PostgresStore) -> Till {
-    // Each promise has keys of its own.
+/// A layer over the store; each promise has keys of its own.
+fn layer_of(promise: Promise, store: PostgresStore) -> IdempotencyLayer<PostgresStore> {
     let namespace = if promise == Promise::AtMostOnce {
         "one"
     } else {
         "another"
     };
     let config = IdempotencyConfig::default().with_namespace(namespace);
-    let layer = layer(promise, store, config);
+    layer(promise, store, config)
+}
+
+/// A service over the store, and a client.
+async fn open(bank: &Bank, promise: Promise, store: PostgresStore) -> Till {
     let router = Router::new()
         .route("/charges", bank.route())
-        .route_layer(layer);
+        .route_layer(layer_of(promise, store));
     let address = serve(router).await;
     Till {
         client: Connection::open(Protocol::Http2, address).await,
@@ -294,6 +304,105 @@ async fn a_request_that_is_refused_by_its_head_costs_nothing() {
 
     let after = bench.proxy.traffic() - before;
     assert_eq!(after.without_pings(), statements(0));
+}
+
+const HERD: usize = 1_000;
+
+/// Everybody at once with one key, in process. Counts those who have their answer.
+async fn herd(service: &Router, key: &str, answered: &AtomicUsize) -> Vec<StatusCode> {
+    let calls = (0..HERD).map(|_| {
+        let request = charge("/charges", key, "amount=5");
+        let call = service.clone().oneshot(request);
+        async {
+            let status = call.await.unwrap().status();
+            answered.fetch_add(1, Ordering::SeqCst);
+            status
+        }
+    });
+    join_all(calls).await
+}
+
+fn count(answers: &[StatusCode], status: StatusCode) -> usize {
+    answers.iter().filter(|&&answer| answer == status).count()
+}
+
+#[tokio::test]
+async fn a_thousand_duplicates_cost_what_one_request_costs() {
+    let bench = Bench::start().await;
+    for promise in PROMISES {
+        let bank = Bank::new();
+        let layer = layer_of(promise, bench.store_of_one_connection().await);
+        let service = Router::new()
+            .route("/charges", bank.route())
+            .route_layer(layer);
+        herd(&service, "warm", &AtomicUsize::new(0)).await;
+        let warm = bank.started();
+        bank.shut();
+        let before = bench.proxy.traffic();
+
+        let waiters = IdempotencyConfig::DEFAULT_MAX_WAITING_PER_KEY;
+        let refused = AtomicUsize::new(0);
+        let (answers, ()) = tokio::join!(herd(&service, "k", &refused), async {
+            let all = || refused.load(Ordering::SeqCst) == HERD - 1 - waiters;
+            eventually("all but the waiters are refused", all).await;
+            bank.open();
+        });
+
+        let traffic = bench.proxy.traffic() - before;
+        assert_eq!(traffic.without_pings(), statements(2));
+        assert_eq!(count(&answers, StatusCode::CREATED), 1 + waiters);
+        assert_eq!(count(&answers, StatusCode::CONFLICT), HERD - 1 - waiters);
+
+        // All of them at once again: nobody is told that it is in progress.
+        let before = bench.proxy.traffic();
+        let answers = herd(&service, "k", &AtomicUsize::new(0)).await;
+        let traffic = bench.proxy.traffic() - before;
+        assert_eq!(count(&answers, StatusCode::CREATED), HERD);
+        assert!(traffic.statements <= 5, "{traffic:?}");
+        assert_eq!(bank.started(), warm + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_duplicates_of_another_process_cost_a_handful_of_statements() {
+    let bench = Bench::start().await;
+    for promise in PROMISES {
+        let bank = Bank::new();
+        let [here, elsewhere] = [
+            layer_of(promise, bench.store_of_one_connection().await),
+            layer_of(promise, bench.store_of_one_connection().await),
+        ]
+        .map(|layer| {
+            Router::new()
+                .route("/charges", bank.route())
+                .route_layer(layer)
+        });
+        for service in [&here, &elsewhere] {
+            herd(service, "warm", &AtomicUsize::new(0)).await;
+        }
+        let warm = bank.started();
+        bank.shut();
+        let request = charge("/charges", "k", "amount=5");
+        let first = tokio::spawn(elsewhere.oneshot(request));
+        bank.until_started(warm + 1).await;
+        let before = bench.proxy.traffic();
+
+        let waiters = IdempotencyConfig::DEFAULT_MAX_WAITING_PER_KEY;
+        let refused = AtomicUsize::new(0);
+        let (answers, ()) = tokio::join!(herd(&here, "k", &refused), async {
+            let all = || refused.load(Ordering::SeqCst) == HERD - waiters;
+            eventually("all but the waiters are refused", all).await;
+            bank.open();
+        });
+
+        let traffic = bench.proxy.traffic() - before;
+        assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::CREATED);
+        // One claim, look-ups from 25 ms on, doubling, and the completion.
+        assert!(traffic.statements <= 12, "{traffic:?}");
+        assert_eq!(count(&answers, StatusCode::CREATED), waiters);
+        assert_eq!(count(&answers, StatusCode::CONFLICT), HERD - waiters);
+        assert_eq!(bank.started(), warm + 1);
+    }
 }
 
 #[tokio::test]

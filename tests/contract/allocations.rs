@@ -9,7 +9,7 @@ use std::{
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use steadfast::{
     idempotency::{IdempotencyConfig, IdempotencyLayer, KeyRequirement, Promise},
@@ -22,7 +22,8 @@ use crate::support::{PROMISES, layer};
 #[test]
 fn a_get_costs_no_allocation() {
     for promise in PROMISES {
-        adds_nothing(&layer(promise, MemoryStore::default()), &Method::GET);
+        let layer = layer(promise, MemoryStore::default());
+        adds_nothing(&layer, || request(Method::GET));
     }
 }
 
@@ -34,7 +35,29 @@ fn a_request_without_an_optional_key_costs_no_allocation() {
         let layer = layer(promise, MemoryStore::default())
             .with_config(config.clone())
             .unwrap();
-        adds_nothing(&layer, &Method::POST);
+        adds_nothing(&layer, || request(Method::POST));
+    }
+}
+
+#[test]
+fn a_grpc_request_whose_method_is_not_named_costs_no_allocation() {
+    let config = IdempotencyConfig::default().with_grpc_methods([PLACE]);
+
+    for promise in PROMISES {
+        let layer = layer(promise, MemoryStore::default())
+            .with_config(config.clone())
+            .unwrap();
+        // With a key, which nothing looks at.
+        adds_nothing(&layer, || {
+            let mut request = grpc("/shop.Orders/List");
+            let key = HeaderValue::from_static("k-1");
+            request.headers_mut().insert("idempotency-key", key);
+            request
+        });
+
+        let base = allocated(Instantly, || grpc(PLACE));
+        let refused = allocated(layer.layer(Instantly), || grpc(PLACE));
+        assert!(refused.count_total > base.count_total, "it is named");
     }
 }
 
@@ -42,21 +65,21 @@ fn a_request_without_an_optional_key_costs_no_allocation() {
 fn what_a_layer_does_allocate_is_counted() {
     let refusing = layer(Promise::AtMostOnce, MemoryStore::default());
 
-    let base = allocated(Instantly, &Method::POST);
-    let refused = allocated(refusing.layer(Instantly), &Method::POST);
+    let base = allocated(Instantly, || request(Method::POST));
+    let refused = allocated(refusing.layer(Instantly), || request(Method::POST));
 
     assert!(refused.count_total > base.count_total);
 }
 
 #[track_caller]
-fn adds_nothing(layer: &IdempotencyLayer<MemoryStore>, method: &Method) {
-    let base = allocated(Instantly, method);
-    let layered = allocated(layer.layer(Instantly), method);
-    assert_eq!(counts(base), counts(layered), "{method}, plain");
+fn adds_nothing(layer: &IdempotencyLayer<MemoryStore>, request: impl Fn() -> Request<Full<Bytes>>) {
+    let base = allocated(Instantly, &request);
+    let layered = allocated(layer.layer(Instantly), &request);
+    assert_eq!(counts(base), counts(layered), "plain");
 
-    let boxed = allocated(BoxCloneService::new(Instantly), method);
-    let layered = allocated(layer.layer(BoxCloneService::new(Instantly)), method);
-    assert_eq!(boxed.count_total, layered.count_total, "{method}, boxed");
+    let boxed = allocated(BoxCloneService::new(Instantly), &request);
+    let layered = allocated(layer.layer(BoxCloneService::new(Instantly)), &request);
+    assert_eq!(boxed.count_total, layered.count_total, "boxed");
     assert!(boxed.count_total > base.count_total, "a box is counted");
 }
 
@@ -65,12 +88,12 @@ const fn counts(allocated: AllocationInfo) -> (u64, u64) {
 }
 
 /// What a call allocates on its way to its answer. The first is left out: it may set something up.
-fn allocated<S, B>(mut service: S, method: &Method) -> AllocationInfo
+fn allocated<S, B>(mut service: S, request: impl Fn() -> Request<Full<Bytes>>) -> AllocationInfo
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
 {
-    call(&mut service, request(method));
-    let request = request(method);
+    call(&mut service, request());
+    let request = request();
     measure(|| call(&mut service, request))
 }
 
@@ -84,12 +107,27 @@ where
     assert!(answer.poll(&mut cx).is_ready());
 }
 
-fn request(method: &Method) -> Request<Full<Bytes>> {
+fn request(method: Method) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::from("amount=5"));
-    *request.method_mut() = method.clone();
+    *request.method_mut() = method;
     request
         .headers_mut()
         .insert(header::HOST, HeaderValue::from_static("api.example.com"));
+    request
+}
+
+/// The gRPC method that a layer is told of.
+const PLACE: &str = "/shop.Orders/Place";
+
+fn grpc(path: &'static str) -> Request<Full<Bytes>> {
+    let mut request = request(Method::POST);
+    *request.uri_mut() = Uri::from_static(path);
+    let headers = request.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
     request
 }
 

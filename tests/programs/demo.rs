@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
     sync::LazyLock,
 };
 
@@ -147,7 +147,11 @@ fn each_scene_shows_what_it_is_about() {
             );
         }
     }
-    assert!(KEPT.row("herd on one key").0 >= 100);
+    for scene in SCENES {
+        let (_, last) = KEPT.scene(scene).split_once("\n   latecomer ").unwrap();
+        assert!(last.contains("201, Idempotent-Replayed: true"), "{last}");
+    }
+    assert!(KEPT.row("herd on one key").0 > 100);
     assert!(KEPT.row("lost response").0 >= 2);
 }
 
@@ -211,7 +215,9 @@ fn a_provider_that_does_not_deduplicate_is_found_out() {
     };
     assert!(played.stdout.matches(kept.to_str().unwrap()).count() > 1);
     let log = fs::read_to_string(kept.join("scene-4/api-restarted.log")).unwrap();
-    assert!(log.contains("charged"), "{log}");
+    let charged = log.find("charged").expect(&log);
+    let asked_to_end = log.find("stopping: finishing what is in flight");
+    assert!(asked_to_end.is_some_and(|at| at > charged), "{log}");
 }
 
 #[tokio::test]
@@ -239,6 +245,25 @@ async fn two_processes_share_a_postgres_that_is_named_and_leave_nothing_in_it() 
     .await
     .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_postgres_that_the_service_would_use_is_used_unless_another_is_named() {
+    let database = postgres::database().await.unwrap();
+    let environment = [("PAYMENTS_STORE", database.url())];
+    let folder = tempdir().unwrap();
+
+    let played = Played::new(folder.path(), &[], &environment);
+    let nowhere = ["--postgres-url", "postgres://u@127.0.0.1:1/d"];
+    let named = Played::new(folder.path(), &nowhere, &environment);
+
+    assert_eq!(played.code, Some(0), "{}{}", played.stdout, played.stderr);
+    let scene = played.scene("two processes");
+    assert!(
+        scene.contains("Postgres, the schema payments_demo_"),
+        "{scene}"
+    );
+    assert_eq!(named.code, Some(1), "{}", named.stdout);
 }
 
 #[test]
@@ -301,8 +326,6 @@ async fn a_kill_ends_it_with_all_its_processes() {
 /// A demo under way.
 struct Stage {
     program: Program,
-    /// Each process that it was seen to have started.
-    children: BTreeSet<u32>,
     // Last, so that the program has ended before its folder goes.
     folder: TempDir,
 }
@@ -313,65 +336,48 @@ impl Stage {
         let folder = tempdir().unwrap();
         let environment = [("TMPDIR", folder.path().to_str().unwrap())];
         let program = Program::start(folder.path(), &["demo"], &environment);
-        let mut children = BTreeSet::new();
         eventually("the scene with the crash", async || {
-            children.extend(children_of(program.id()));
             program.said().contains("started again").then_some(())
         })
         .await;
-        assert!(children.len() > 3, "{children:?}");
-        Self {
-            program,
-            children,
-            folder,
-        }
+        Self { program, folder }
     }
 
     /// Ends it, and waits until none of its processes is left.
     async fn end_with(mut self, signal: Signal) -> (Option<i32>, TempDir) {
-        self.children.extend(children_of(self.program.id()));
-        let alive = self.children.intersection(&running()).count();
-        assert!(alive >= 2, "a provider and an API were running");
+        // Between two scenes there are none for a moment.
+        eventually("a provider and an API beside the demo", async || {
+            let running = running_in(self.folder.path());
+            (running.len() > 2 && running.contains(&self.program.id())).then_some(())
+        })
+        .await;
 
         self.program.signal(signal);
         let status = self.program.ended().await;
 
         eventually("the end of every process of the demo", async || {
-            self.children.is_disjoint(&running()).then_some(())
+            running_in(self.folder.path()).is_empty().then_some(())
         })
         .await;
         (status.code(), self.folder)
     }
 }
 
-fn children_of(parent: u32) -> BTreeSet<u32> {
-    processes()
-        .into_iter()
-        .filter(|process| process.parent == parent)
-        .map(|process| process.id)
+/// Every process that was started with this temporary folder, or by one that was.
+///
+/// One that has ended has no environment any more, also if nobody has waited for it.
+fn running_in(folder: &Path) -> BTreeSet<u32> {
+    let entry = format!("TMPDIR={}", folder.display());
+    let processes =
+        fs::read_dir("/proc").expect("`/proc` shows the processes: run these tests on Linux");
+    processes
+        .filter_map(|process| process.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|id| {
+            // Gone meanwhile, or somebody else's.
+            let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == entry.as_bytes())
+        })
         .collect()
-}
-
-fn running() -> BTreeSet<u32> {
-    processes().into_iter().map(|process| process.id).collect()
-}
-
-struct ProcessEntry {
-    id: u32,
-    parent: u32,
-}
-
-/// Every process that has not ended; nobody may have waited yet for those that have.
-fn processes() -> Vec<ProcessEntry> {
-    let output = Command::new("ps")
-        .args(["-A", "-o", "pid=,ppid=,stat="])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let entries = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let [id, parent] = [(); 2].map(|()| words.next().unwrap().parse().unwrap());
-        (!words.next().unwrap().starts_with('Z')).then_some(ProcessEntry { id, parent })
-    });
-    entries.collect()
 }

@@ -31,7 +31,7 @@ const SHIPS: [Ships; 8] = [
         library: "steadfast-http",
         // serde_json: a member of a problem is one of its values. tokio: a deadline is a moment of its clock.
         public: &["bytes", "http", "http-body", "serde_json", "tokio"],
-        private: &["pin-project-lite"],
+        private: &["base64", "percent-encoding", "pin-project-lite", "prost"],
     },
     Ships {
         library: "steadfast-idempotency",
@@ -47,6 +47,7 @@ const SHIPS: [Ships; 8] = [
         private: &[
             "futures-util",
             "getrandom",
+            "metrics",
             "pin-project-lite",
             "sha2",
             "tokio",
@@ -58,7 +59,7 @@ const SHIPS: [Ships; 8] = [
     Ships {
         library: "steadfast-store",
         public: &["bytes"],
-        private: &["tokio", "tracing"],
+        private: &["metrics", "tokio", "tracing"],
     },
     Ships {
         library: "steadfast-store-postgres",

@@ -1,6 +1,11 @@
 //! The documents that stand beside each published crate.
 
-use crate::workspace::{assert_none, folder, libraries, read, relative};
+use std::collections::BTreeSet;
+
+use crate::{
+    files,
+    workspace::{assert_none, folder, libraries, read, relative, root},
+};
 
 #[test]
 fn every_published_crate_has_a_readme_that_says_something() {
@@ -104,5 +109,42 @@ fn no_two_crates_open_with_the_same_sentence() {
     assert_none(
         &problems,
         "open each README with what this crate is and its neighbours are not",
+    );
+}
+
+#[test]
+fn the_table_of_metrics_names_those_that_the_code_reports_and_no_others() {
+    let readme = read(&root().join("crates/steadfast-idempotency/README.md"));
+    let documented: BTreeSet<&str> = readme
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+        .filter(|name| name.starts_with("steadfast_"))
+        .collect();
+
+    let sources = [
+        "crates/steadfast-idempotency/src",
+        "crates/steadfast-store/src",
+    ]
+    .map(|folder| root().join(folder));
+    let texts: Vec<String> = files::with_extension("rs")
+        .iter()
+        .filter(|path| sources.iter().any(|folder| path.starts_with(folder)))
+        .map(|path| read(path))
+        .collect();
+    let reported: BTreeSet<&str> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
+        .filter(|name| name.starts_with("steadfast_"))
+        .collect();
+
+    let problems: Vec<String> = reported
+        .symmetric_difference(&documented)
+        .map(|&name| name.to_owned())
+        .collect();
+    assert!(!reported.is_empty(), "a name is a constant on a line");
+    assert_none(
+        &problems,
+        "give each metric its row in the README of steadfast-idempotency, the reaper's too, and its name a constant in the code",
     );
 }

@@ -23,7 +23,8 @@ pub(crate) const PATH: &str = "/v1/charges";
 
 const BODY: &[u8] = br#"{"amount":1299,"currency":"eur","order":"order-8c5e1f40","customer":"cus_2f9d7a61b0","description":"Two pairs of wool socks, grey","capture":true}"#;
 
-const RECEIPT: &str = r#"{"id":"ch_000000000001","object":"charge","amount":1299,"currency":"eur","order":"order-8c5e1f40","customer":"cus_2f9d7a61b0","status":"succeeded","captured":true,"created":1767225600}"#;
+/// The answer to the first request.
+pub(crate) const RECEIPT: &str = r#"{"id":"ch_000000000001","object":"charge","amount":1299,"currency":"eur","order":"order-8c5e1f40","customer":"cus_2f9d7a61b0","status":"succeeded","captured":true,"created":1767225600}"#;
 
 /// What stands before the number of the execution that made a charge.
 const OPENING: &str = r#"{"id":"ch_"#;

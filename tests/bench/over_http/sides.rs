@@ -1,4 +1,4 @@
-//! What is compared: the bare route, and the layer over each store.
+//! What is compared: a server without a route, the bare route, and the layer over each store.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -15,7 +15,10 @@ use steadfast::{
 };
 use steadfast_testkit::postgres::{self, Database};
 
-use super::charges::{Charges, Customer, Keys, PATH};
+use super::{
+    charges::{Charges, Customer, Keys, PATH},
+    floor::{Floor, Visitor},
+};
 use crate::{
     BoxError,
     requests::{self, Load, Point},
@@ -31,6 +34,11 @@ pub(crate) enum StoreKind {
 impl StoreKind {
     pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Sqlite, Self::Postgres];
 
+    /// The one with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|store| store.name() == name)
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -45,7 +53,8 @@ const MEMORY_BYTES_PER_SECOND: u32 = 1 << 30;
 
 /// What the sides stand on.
 pub(crate) struct Sides {
-    database: Database,
+    /// Only where Postgres is measured: a server that nobody asks uses the machine too.
+    database: Option<Database>,
     tables: AtomicU64,
     memory: MemoryStoreConfig,
     memory_bytes: usize,
@@ -55,33 +64,48 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
-    pub(crate) async fn start(point: Duration) -> Result<Self, BoxError> {
-        let database = postgres::database().await?;
+    /// What these stores need.
+    pub(crate) async fn start(stores: &[StoreKind], point: Duration) -> Result<Self, BoxError> {
+        let mut versions = Vec::new();
+        let mut database = None;
+        if stores.contains(&StoreKind::Postgres) {
+            let started = postgres::database().await?;
+            versions.push(postgres_version(started.url()).await?);
+            database = Some(started);
+        }
+        if stores.contains(&StoreKind::Sqlite) {
+            versions.push(sqlite_version().await?);
+        }
         let seconds = point.as_secs_f64().ceil().max(1.0) as usize + 1;
         let memory_bytes = MEMORY_BYTES_PER_SECOND as usize * seconds;
-        let versions = format!(
-            "{}; {}",
-            postgres_version(database.url()).await?,
-            sqlite_version().await?
-        );
         Ok(Self {
             database,
             tables: AtomicU64::new(0),
             memory: MemoryStoreConfig::default().with_max_bytes(memory_bytes),
             memory_bytes,
             most_records: AtomicU64::new(0),
-            versions,
+            versions: versions.join("; "),
         })
     }
 
     pub(crate) fn description(&self) -> String {
-        format!(
-            "{}.\nMemory store: {} MiB at most, retention of a day; the largest held {} records. Each SQLite point has a file of its own, \
-             each Postgres point a table",
-            self.versions,
+        let memory = format!(
+            "Memory store: {} MiB at most, retention of a day; the largest held {} records",
             self.memory_bytes >> 20,
             self.most_records.load(Ordering::Relaxed),
+        );
+        if self.versions.is_empty() {
+            return memory;
+        }
+        format!(
+            "{}.\n{memory}. Each SQLite point has a file of its own, each Postgres point a table",
+            self.versions
         )
+    }
+
+    /// The same clients, and a server without a route.
+    pub(crate) async fn floor(&self, load: Load) -> Result<Point, BoxError> {
+        requests::measure(Floor, load, Visitor::new).await
     }
 
     /// The route without the layer.
@@ -116,9 +140,13 @@ impl Sides {
                 Ok(point)
             }
             StoreKind::Postgres => {
+                let database = self
+                    .database
+                    .as_ref()
+                    .ok_or("Postgres was not among the stores to start")?;
                 let number = self.tables.fetch_add(1, Ordering::Relaxed);
                 let table = TableName::new(format!("point_{number}"))?;
-                let store = PostgresStore::connect(self.database.url())
+                let store = PostgresStore::connect(database.url())
                     .await?
                     .with_table(table);
                 store.migrate().await?;

@@ -25,3 +25,10 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
     panic!("it never happened: {what}");
 }
+
+/// Fails where it does not come within a minute.
+pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, event)
+        .await
+        .expect("it never came")
+}
