@@ -1,6 +1,9 @@
 //! Installing what the tests need from Debian or its descendants.
 
-use std::process::{Command, Stdio};
+use std::{
+    ffi::OsStr,
+    process::{Command, Stdio},
+};
 
 /// Runs a script that installs with apt-get, as root; an error says in one line why it did not.
 pub(crate) fn install(what: &str, script: &str) -> Result<(), String> {
@@ -33,7 +36,7 @@ fn is_root() -> bool {
 }
 
 /// Whether the program runs and succeeds; what it says is not shown.
-pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

@@ -21,10 +21,10 @@ usage: cargo xtask <command>
 
   check              formatting, clippy, docs, each crate and each facade feature alone; warnings are errors
   test [-- ARGS...]  every test and doctest, over a throwaway Postgres; ARGS go to `cargo test`
-  bench [-- ARGS...] what the layers cost, measured side by side; ARGS are a filter by name, --quick, --seconds N
+  bench [-- ARGS...] what the layers cost, measured side by side; `bench -- --help` lists what ARGS can be
 
 `test` and `bench` use STEADFAST_TEST_POSTGRES_URL, or the PostgreSQL binaries of this machine, or installs them with apt-get.
-`test` also finds a Python with grpcio (STEADFAST_TEST_PYTHON names one), or makes one in target/python.
+`test` also finds a Python with grpcio (STEADFAST_TEST_PYTHON names one), or makes one in target/python of this workspace.
 To run the tests of one crate: cargo test -p <crate>";
 
 /// A command line that means nothing here, and why.

@@ -1,13 +1,19 @@
 //! A Python with grpcio, for tests with a gRPC client of another make.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+};
 
 use crate::apt;
 
 /// Names an interpreter for the tests.
 const NAMED: &str = "STEADFAST_TEST_PYTHON";
 
-/// The one that is made here if the machine has none; the tests look there too.
+/// The one that is made here if the machine has none; the tests look there too. It stays there wherever cargo builds: a compiled
+/// test knows its workspace, but not each way in which cargo's own folder can be moved (CARGO_TARGET_DIR is one of them).
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
 
 /// The version that the own one gets.
@@ -17,34 +23,50 @@ const INSTALL: &str = include_str!("install-grpcio.sh");
 
 /// Finds a Python with grpcio, or makes one, and says which, or what to do; true if there is one.
 pub(crate) fn provide() -> bool {
-    let found = find().or_else(|| make().and_then(|()| find())).or_else(|| {
-        match apt::install("grpcio", INSTALL) {
-            Ok(()) => find(),
-            Err(reason) => {
-                eprintln!(
-                    "==> grpcio: {reason}; `pip install grpcio` for your Python, or name one that has it with {NAMED}"
-                );
-                None
-            }
+    match ensure(env::var_os(NAMED)) {
+        Ok(python) => {
+            eprintln!("==> grpcio: {}", python.display());
+            true
         }
-    });
-    if let Some(python) = &found {
-        eprintln!("==> grpcio: {python}");
+        Err(reason) => {
+            eprintln!("==> grpcio: {reason}");
+            false
+        }
     }
-    found.is_some()
 }
 
-fn find() -> Option<String> {
-    let named = env::var(NAMED).ok();
-    let known = [
-        format!("{OWN}/bin/python3"),
-        "python3".to_owned(),
-        "/usr/bin/python3".to_owned(),
-    ];
-    named
+/// An error says in one line what to do.
+fn ensure(named: Option<OsString>) -> Result<OsString, String> {
+    // Another one in its place would test what nobody asked for.
+    if let Some(python) = named {
+        return if has_grpc(&python) {
+            Ok(python)
+        } else {
+            Err(format!(
+                "{NAMED} names `{}`, which does not run or has no grpc: `pip install grpcio` for it, or unset {NAMED}",
+                python.display()
+            ))
+        };
+    }
+    if let Some(python) = find().or_else(|| make().and_then(|()| find())) {
+        return Ok(python);
+    }
+    let advice =
+        format!("`pip install grpcio` for your Python, or name one that has it with {NAMED}");
+    apt::install("grpcio", INSTALL).map_err(|reason| format!("{reason}; {advice}"))?;
+    find().ok_or_else(|| format!("installed, but no Python has it; {advice}"))
+}
+
+fn find() -> Option<OsString> {
+    let own = format!("{OWN}/bin/python3");
+    [own.as_str(), "python3", "/usr/bin/python3"]
         .into_iter()
-        .chain(known)
-        .find(|python| apt::succeeds(python, &["-c", "import grpc"]))
+        .find(|python| has_grpc(python))
+        .map(OsString::from)
+}
+
+fn has_grpc(python: impl AsRef<OsStr>) -> bool {
+    apt::succeeds(python, &["-c", "import grpc"])
 }
 
 /// Makes an environment of its own, without root; `None` if this machine cannot.
@@ -61,7 +83,27 @@ fn make() -> Option<()> {
             "install",
             "--quiet",
             "--disable-pip-version-check",
+            // To build it from source takes a compiler and many minutes; the distribution's package does not.
+            "--only-binary",
+            ":all:",
+            "--timeout",
+            "20",
+            "--retries",
+            "1",
             GRPCIO,
         ]));
     installed.then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAMED, ensure};
+
+    #[test]
+    fn a_named_python_without_grpc_is_an_error_of_one_line() {
+        let reason = ensure(Some("false".into())).unwrap_err();
+
+        assert!(reason.contains(NAMED) && reason.contains("`false`"));
+        assert_eq!(reason.lines().count(), 1);
+    }
 }

@@ -94,8 +94,8 @@ pub struct ProviderConfig {
 /// The configuration of `payments demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoConfig {
-    /// Play the scene of two processes on this Postgres database, in a schema that is made for it and dropped at the end; without
-    /// it they share a SQLite file
+    /// Play the scene of two processes on this Postgres database, in a schema that is made for it and dropped at the end; else on
+    /// that of PAYMENTS_STORE, if it is one, and else on a SQLite file
     #[arg(
         long,
         env = "PAYMENTS_POSTGRES_URL",

@@ -1,7 +1,7 @@
 //! `payments demo`: the story of a payment that must not happen twice, played with real processes over real HTTP.
 //!
-//! Each scene has a provider with an empty ledger, an API and a store of its own. What it promised is judged by the ledger and by
-//! what every client was told.
+//! Each scene has a provider with an empty ledger, an API and a store of its own. What it promised is judged by the ledger, once
+//! nothing is in flight any more, and by what every client was told.
 
 mod answer;
 mod bank;
@@ -13,7 +13,7 @@ mod scenes;
 mod schema;
 mod stage;
 
-use std::path::Path;
+use std::{env, path::Path};
 
 use tokio::time::Instant;
 
@@ -26,7 +26,11 @@ use self::{
     schema::Schema,
     stage::{SharedStore, Stage},
 };
-use crate::{config::DemoConfig, failure::Failure, shutdown::Signals};
+use crate::{
+    config::{DemoConfig, PostgresUrl},
+    failure::Failure,
+    shutdown::Signals,
+};
 
 /// Plays every scene and says on stdout what happened. Logs and stores are in a temporary folder, which stays if something broke.
 ///
@@ -44,7 +48,7 @@ pub async fn play(config: DemoConfig) -> Result<(), Failure> {
         .prefix("payments-demo-")
         .tempdir()
         .map_err(|error| Failure::because("failed to make a temporary folder", error))?;
-    let schema = match config.postgres_url {
+    let schema = match postgres(config.postgres_url) {
         Some(url) => Some(Schema::create(url).await?),
         None => None,
     };
@@ -82,6 +86,11 @@ pub async fn play(config: DemoConfig) -> Result<(), Failure> {
             Err(Failure::because(what, failure))
         }
     }
+}
+
+/// The database that was named for the demo, else the one that `payments serve` would keep everything in, if that is Postgres.
+fn postgres(named: Option<PostgresUrl>) -> Option<PostgresUrl> {
+    named.or_else(|| env::var("PAYMENTS_STORE").ok()?.parse().ok())
 }
 
 fn shared_store(schema: Option<&Schema>) -> SharedStore {
@@ -145,12 +154,13 @@ impl Demo<'_> {
         self.report.heading(number, scene.name, scene.promise)?;
         let folder = self.folder.join(format!("scene-{number}"));
         let mut stage = Stage::build(folder, self.shared.clone(), self.dedupe, self.report).await?;
-        (scene.play)(&mut stage).await?;
+        let apis = (scene.play)(&mut stage).await?;
+        stage.close(apis, scene.order).await?;
 
         let ledger = stage.bank.ledger().await?;
         tell_ledger(&stage, &ledger)?;
         let sent = stage.clients.sent();
-        let mut broken = judge(scene.charges, &sent, &ledger);
+        let mut broken = judge(scene, &sent, &ledger);
         broken.extend_from_slice(stage.broken());
         self.report.verdict(&broken)?;
         Ok(Row {

@@ -45,6 +45,11 @@ impl Answer {
         self.status == StatusCode::CREATED
     }
 
+    /// Whether it says that nobody knows what became of the charge: the next request may ask the provider again.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// Whether it is a refusal that the same request, sent again, may not meet.
     pub(super) fn may_pass(&self) -> bool {
         match self.status {

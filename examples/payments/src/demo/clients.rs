@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::answer::Answer;
 use crate::failure::Failure;
 
-/// How long a client asks for its charge before it counts as never answered.
+/// How long a client asks for its charge before it counts as never answered. As long as the lease of the API: on a machine that
+/// stands still for longer, a process that runs counts as lost too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a client waits for where nobody says when to come back: after a lost connection.
@@ -41,6 +42,8 @@ impl fmt::Display for Order {
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) order: Order,
+    /// Whether a client had been given the answer, and the promise that it is given again, when this was sent.
+    pub(super) settled: bool,
     pub(super) answer: Option<Answer>,
 }
 
@@ -119,8 +122,14 @@ impl Clients {
 
     fn write_down(&self, order: Order) -> usize {
         let mut book = self.book();
+        let settled = book
+            .iter()
+            .filter(|sent| sent.order.key == order.key)
+            .filter_map(|sent| sent.answer.as_ref())
+            .any(|answer| answer.is_charged() && answer.promised);
         book.push(Sent {
             order,
+            settled,
             answer: None,
         });
         book.len() - 1

@@ -1,14 +1,19 @@
 //! This program as other processes.
 
 use std::{
-    env, fs,
-    fs::File,
+    env,
+    fs::{self, File},
+    io,
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
@@ -16,7 +21,10 @@ use crate::failure::Failure;
 /// A start takes some hundredths of a second; a machine that also compiles is slower.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How often the announcement is looked for.
+/// A process gives what it has in flight 25 s, and then closes its database.
+const END_LIMIT: Duration = Duration::from_secs(40);
+
+/// How often the announcement, or the end, is looked for.
 const PACE: Duration = Duration::from_millis(5);
 
 /// What a process is started with.
@@ -34,6 +42,7 @@ pub(super) struct Start<'a> {
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
+    name: String,
     address: String,
 }
 
@@ -47,6 +56,7 @@ impl Process {
             .map_err(|error| Failure::because(format!("failed to start {name}"), error))?;
         let mut process = Self {
             child,
+            name: name.to_owned(),
             address: String::new(),
         };
 
@@ -71,6 +81,11 @@ impl Process {
         }
     }
 
+    /// What it was named at its start.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where it listens, as a URL without a path.
     pub(super) fn address(&self) -> &str {
         &self.address
@@ -79,6 +94,28 @@ impl Process {
     /// Its number in the system.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it with SIGTERM to finish what it has begun, and returns when it is gone.
+    pub(super) async fn end(mut self) -> Result<ExitStatus, Failure> {
+        let name = &self.name;
+        terminate(&self.child)
+            .map_err(|error| Failure::because(format!("failed to end {name}"), error))?;
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            let ended = self.child.try_wait().map_err(|error| {
+                Failure::because(format!("failed to look whether {name} has ended"), error)
+            })?;
+            if let Some(status) = ended {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "{name} did not end within {END_LIMIT:?} of SIGTERM"
+                )));
+            }
+            sleep(PACE).await;
+        }
     }
 
     /// Kills it with SIGKILL, and returns when it is gone.
@@ -94,7 +131,7 @@ impl Drop for Process {
     }
 }
 
-fn spawn(start: &Start<'_>, stdout: &Path, stderr: &Path) -> std::io::Result<Child> {
+fn spawn(start: &Start<'_>, stdout: &Path, stderr: &Path) -> io::Result<Child> {
     let mut command = Command::new(env::current_exe()?);
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PAYMENTS_") {
@@ -113,6 +150,11 @@ fn spawn(start: &Start<'_>, stdout: &Path, stderr: &Path) -> std::io::Result<Chi
         // Ctrl-C in a terminal goes to a whole group: the demo decides when its processes end.
         .process_group(0)
         .spawn()
+}
+
+fn terminate(child: &Child) -> io::Result<()> {
+    let id = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok(kill(Pid::from_raw(id), Signal::SIGTERM)?)
 }
 
 /// The address in a first line that is complete.
@@ -135,6 +177,8 @@ fn last_line(log: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use tempfile::tempdir;
 
     use super::*;
@@ -158,6 +202,29 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("no-such-flag"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_asked_to_end_may_finish_first() {
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        let process = Process {
+            child,
+            name: "shell".to_owned(),
+            address: String::new(),
+        };
+
+        let status = process.end().await.unwrap();
+
+        assert_eq!(status.code(), Some(7), "{status}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::{
     answer::Answer,
     clients::{Clients, Order},
+    processes::Process,
     stage::Stage,
 };
 use crate::failure::Failure;
@@ -37,13 +38,17 @@ pub(super) struct Scene {
     pub(super) name: &'static str,
     /// What holds whatever happens, in a line of the summary.
     pub(super) promise: &'static str,
+    /// What every client of the scene asks for.
+    pub(super) order: Order,
     /// How many charges the provider may have made at the end: that many, not fewer.
     pub(super) charges: usize,
-    /// Fails if the scene could not be played, and not if its promise broke.
+    /// How often the provider is asked for them, if no client is told 503. Each 503 may stand for one more.
+    pub(super) calls: u64,
+    /// Returns the APIs that still run. Fails if the scene could not be played, and not if its promise broke.
     pub(super) play: fn(&mut Stage) -> Playing<'_>,
 }
 
-type Playing<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+type Playing<'a> = Pin<Box<dyn Future<Output = Result<Vec<Process>, Failure>> + Send + 'a>>;
 
 /// What one client of a crowd was told in the end, and by which of the APIs.
 struct Told {

@@ -118,6 +118,27 @@ impl Stage {
         Ok(())
     }
 
+    /// A latecomer asks the first of the APIs for the order; then each of them finishes what it has begun, and ends.
+    pub(super) async fn close(&mut self, apis: Vec<Process>, order: Order) -> Result<(), Failure> {
+        let Some(api) = apis.first() else {
+            return Err(Failure::new("no API is left for a latecomer"));
+        };
+        let answers = self.clients.ask_until_answered(api.address(), order).await;
+        self.tell_asking("latecomer", order, &answers)?;
+        let charged = matches!(answers.last(), Some(Some(answer)) if answer.is_charged());
+        self.expect(charged, "the latecomer was not told of the charge");
+
+        for api in apis {
+            let name = api.name().to_owned();
+            let status = api.end().await?;
+            self.expect(
+                status.success(),
+                &format!("{name} did not finish what it had begun: {status}"),
+            );
+        }
+        Ok(())
+    }
+
     /// Notes what broke, unless it holds. The ledger and the answers are judged in every scene, so this is for what only this scene
     /// promises.
     pub(super) fn expect(&mut self, holds: bool, broken: &str) {

@@ -2,22 +2,24 @@ use serde_json::json;
 
 use super::{LEASE, Playing, Scene};
 use crate::{
-    demo::{clients::Order, stage::Stage},
+    demo::{clients::Order, processes::Process, stage::Stage},
     failure::Failure,
 };
 
 pub(super) const SCENE: Scene = Scene {
     name: "double click",
     promise: "two clicks at once are one charge",
+    order: Order {
+        key: "order-1",
+        amount: 4200,
+    },
     charges: 1,
+    calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
 };
 
-async fn play(stage: &mut Stage) -> Result<(), Failure> {
-    let order = Order {
-        key: "order-1",
-        amount: 4200,
-    };
+async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
+    let order = SCENE.order;
     let api = stage.start_api("api", LEASE).await?;
     // Long enough for the second click to find the first one running.
     let slow = json!({"mode": "slow", "latency_ms": 200});
@@ -38,5 +40,5 @@ async fn play(stage: &mut Stage) -> Result<(), Failure> {
             &format!("the {click} click was not told of its charge"),
         );
     }
-    Ok(())
+    Ok(vec![api])
 }

@@ -5,14 +5,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Playing, Scene};
 use crate::{
-    demo::{clients::Order, stage::Stage},
+    demo::{answer::Answer, clients::Order, processes::Process, stage::Stage},
     failure::Failure,
 };
 
 pub(super) const SCENE: Scene = Scene {
     name: "kill -9 in mid-charge",
     promise: "a crash costs no second charge",
+    order: Order {
+        key: "order-4",
+        amount: 9900,
+    },
     charges: 1,
+    // Of the process that was killed, and of the one that took over.
+    calls: 2,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
 };
 
@@ -20,11 +26,8 @@ pub(super) const SCENE: Scene = Scene {
 /// that this is seen too.
 const LEASE: Duration = Duration::from_secs(3);
 
-async fn play(stage: &Stage) -> Result<(), Failure> {
-    let order = Order {
-        key: "order-4",
-        amount: 9900,
-    };
+async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
+    let order = SCENE.order;
     let api = stage.start_api("api", LEASE).await?;
     let stuck = json!({"mode": "slow", "latency_ms": 60_000, "count": 1});
     stage.bank.set_faults(stuck).await?;
@@ -39,6 +42,15 @@ async fn play(stage: &Stage) -> Result<(), Failure> {
     let first = asking
         .await
         .map_err(|lost| Failure::because("the client panicked", lost))?;
+    if first.as_ref().is_some_and(Answer::may_pass) {
+        return Err(Failure::new(format!(
+            "the API gave the charge up before it was killed: the machine stood still for a lease of {LEASE:?}"
+        )));
+    }
+    stage.expect(
+        first.is_none(),
+        "the client was answered while the provider was still at work",
+    );
     stage.tell_asking("client", order, &[first])?;
     stage.tell(
         "api",
@@ -54,5 +66,6 @@ async fn play(stage: &Stage) -> Result<(), Failure> {
     )?;
     let answers = stage.clients.ask_until_answered(api.address(), order).await;
 
-    stage.tell_asking("client", order, &answers)
+    stage.tell_asking("client", order, &answers)?;
+    Ok(vec![api])
 }

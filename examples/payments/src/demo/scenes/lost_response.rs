@@ -3,22 +3,25 @@ use serde_json::json;
 
 use super::{LEASE, Playing, Scene};
 use crate::{
-    demo::{clients::Order, stage::Stage},
+    demo::{clients::Order, processes::Process, stage::Stage},
     failure::Failure,
 };
 
 pub(super) const SCENE: Scene = Scene {
     name: "lost response",
     promise: "a lost answer costs no second charge",
+    order: Order {
+        key: "order-2",
+        amount: 1500,
+    },
     charges: 1,
+    // And one more, for its 503.
+    calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
 };
 
-async fn play(stage: &mut Stage) -> Result<(), Failure> {
-    let order = Order {
-        key: "order-2",
-        amount: 1500,
-    };
+async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
+    let order = SCENE.order;
     let api = stage.start_api("api", LEASE).await?;
     let lost = json!({"mode": "lose_response", "count": 1});
     stage.bank.set_faults(lost).await?;
@@ -32,5 +35,5 @@ async fn play(stage: &mut Stage) -> Result<(), Failure> {
         first.is_some_and(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE),
         "the client was not told 503 while nobody knew whether it was charged",
     );
-    Ok(())
+    Ok(vec![api])
 }

@@ -1,0 +1,205 @@
+mod forgetful;
+
+use super::*;
+use crate::demo::{answer::tests::answer, bank::Entry};
+
+const ORDER: Order = Order {
+    key: "order-1",
+    amount: 5,
+};
+
+const SCENE: Scene = Scene {
+    name: "test",
+    promise: "one charge",
+    order: ORDER,
+    charges: 1,
+    calls: 1,
+    play: |_| Box::pin(async { Ok(Vec::new()) }),
+};
+
+fn charged(replayed: &'static str, provider_id: &str, amount: i64) -> Answer {
+    let body = format!(r#"{{"id":"ch_1","amount":{amount},"provider_id":"{provider_id}"}}"#);
+    answer(201, &[("idempotent-replayed", replayed)], &body)
+}
+
+fn executed() -> Answer {
+    charged("false", "pr_1", 5)
+}
+
+fn replayed() -> Answer {
+    charged("true", "pr_1", 5)
+}
+
+fn unstored() -> Answer {
+    let headers = [
+        ("idempotent-replayed", "false"),
+        ("idempotent-stored", "false"),
+    ];
+    let body = executed().body;
+    answer(201, &headers, str::from_utf8(&body).unwrap())
+}
+
+fn unknown() -> Answer {
+    answer(503, &[("retry-after", "1")], "")
+}
+
+/// What clients were told who all asked at once.
+fn told(answers: impl IntoIterator<Item = Answer>) -> Vec<Sent> {
+    let sent = |answer| Sent {
+        order: ORDER,
+        settled: false,
+        answer: Some(answer),
+    };
+    answers.into_iter().map(sent).collect()
+}
+
+fn lost() -> Sent {
+    Sent {
+        order: ORDER,
+        settled: false,
+        answer: None,
+    }
+}
+
+/// What a client was told who came when another had its answer.
+fn latecomer(answer: Answer) -> Sent {
+    Sent {
+        order: ORDER,
+        settled: true,
+        answer: Some(answer),
+    }
+}
+
+fn ledger(ids: &[&str], calls: u64) -> Ledger {
+    let charges = ids.iter().map(|id| Entry {
+        id: (*id).to_owned(),
+        key: Some("k".to_owned()),
+        amount: ORDER.amount,
+    });
+    Ledger {
+        charges: charges.collect(),
+        calls,
+    }
+}
+
+fn assert_names(named: &str, broken: &[String]) {
+    assert!(
+        broken.iter().any(|text| text.contains(named)),
+        "{named}: {broken:?}"
+    );
+}
+
+#[test]
+fn one_charge_that_everybody_was_told_is_kept() {
+    let mut sent = told([
+        answer(409, &[("retry-after", "1")], r#"{"code":"in-progress"}"#),
+        replayed(),
+        executed(),
+        replayed(),
+    ]);
+    sent.push(latecomer(replayed()));
+
+    assert_eq!(judge(&SCENE, &sent, &ledger(&["pr_1"], 1)), [""; 0]);
+}
+
+#[test]
+fn what_a_slow_machine_may_do_is_kept() {
+    let unacknowledged = answer(
+        201,
+        &[
+            ("idempotent-replayed", "true"),
+            ("idempotent-stored", "false"),
+        ],
+        str::from_utf8(&replayed().body).unwrap(),
+    );
+    for (sent, calls) in [
+        // The client of the execution has left.
+        (
+            vec![lost(), told([replayed()]).remove(0), latecomer(replayed())],
+            1,
+        ),
+        // The outcome of an execution is unknown, and so is that of its call.
+        (told([unknown(), executed()]), 1),
+        (told([unknown(), executed()]), 2),
+        // The answer of an execution is not stored, and another one takes over.
+        (told([unstored(), unacknowledged, executed()]), 1),
+        // The store cannot be asked for a moment.
+        (
+            vec![
+                told([executed()]).remove(0),
+                latecomer(unknown()),
+                latecomer(replayed()),
+            ],
+            1,
+        ),
+    ] {
+        let broken = judge(&SCENE, &sent, &ledger(&["pr_1"], calls));
+        assert_eq!(broken, [""; 0], "{sent:?}");
+    }
+}
+
+#[test]
+fn each_way_to_break_a_promise_is_named() {
+    let lost_for_good = r#"{"code":"outcome-unknown"}"#;
+    for (sent, ids, named) in [
+        (told([executed()]), &["pr_1", "pr_2"][..], "2 charges"),
+        (told([executed()]), &[], "0 charges"),
+        (
+            told([charged("false", "pr_9", 5)]),
+            &["pr_1"],
+            "not in the ledger",
+        ),
+        (
+            told([charged("false", "pr_1", 6)]),
+            &["pr_1"],
+            "not in the ledger",
+        ),
+        (told([answer(201, &[], "")]), &["pr_1"], "not in the ledger"),
+        (
+            told([executed(), charged("true", "pr_1", 5 + 1)]),
+            &["pr_1"],
+            "different charges",
+        ),
+        (told([unknown()]), &["pr_1"], "nobody was told"),
+        (
+            told([answer(500, &[], ""), executed()]),
+            &["pr_1"],
+            "was told 500",
+        ),
+        (
+            told([answer(503, &[], ""), executed()]),
+            &["pr_1"],
+            "was told 503",
+        ),
+        (
+            told([
+                answer(409, &[("retry-after", "1")], lost_for_good),
+                executed(),
+            ]),
+            &["pr_1"],
+            "was told 409 outcome-unknown",
+        ),
+        (
+            told([replayed(), replayed()]),
+            &["pr_1"],
+            "every 201 for order-1 is a replay",
+        ),
+    ] {
+        assert_names(named, &judge(&SCENE, &sent, &ledger(ids, 1)));
+    }
+}
+
+#[test]
+fn each_call_of_the_provider_is_accounted_for() {
+    for (sent, calls, named) in [
+        (told([executed()]), 0, "is 0, and 1 was promised"),
+        (told([executed()]), 2, "is 2, and 1 was promised"),
+        (told([unknown(), executed()]), 3, "is 3, and 2 was promised"),
+    ] {
+        assert_names(named, &judge(&SCENE, &sent, &ledger(&["pr_1"], calls)));
+    }
+
+    let scene = Scene { calls: 2, ..SCENE };
+    let broken = judge(&scene, &told([executed()]), &ledger(&["pr_1"], 1));
+    assert_names("is 1, and 2 was promised", &broken);
+}
