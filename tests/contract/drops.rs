@@ -209,16 +209,17 @@ async fn a_duplicate_that_leaves_gives_its_place_up_and_changes_nothing() {
         let store = FaultyStore::new(MemoryStore::default());
         let faults = store.faults();
         let gate = faults.on(Method::Complete).hold_before(1);
-        let layer = configured(
-            layer(promise, store),
-            IdempotencyConfig::default()
-                .with_max_waiting(1)
-                .with_wait(LONG),
-        );
+        let config = IdempotencyConfig::default()
+            .with_max_waiting(1)
+            .with_wait(LONG);
+        // Two processes: a duplicate of the other asks the store.
+        let [here, elsewhere] =
+            [store.clone(), store].map(|store| configured(layer(promise, store), config.clone()));
         let runs = Arc::new(Runs::default());
-        let service = layer.layer(charge(Arc::clone(&runs)));
+        let service = here.layer(charge(Arc::clone(&runs)));
         let first = tokio::spawn(service.clone().oneshot(request("k")));
         gate.reached().await;
+        let service = elsewhere.layer(charge(Arc::clone(&runs)));
 
         for waiters in 1..=3 {
             let waiter = tokio::spawn(service.clone().oneshot(request("k")));

@@ -1,4 +1,8 @@
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -44,7 +48,8 @@ where
         End::Answered(Ok(shared.refuse(problem, wire)))
     };
     let asked = Instant::now();
-    let begun = begin(&shared, &mut work, drawn.owner).await;
+    let mut waited = false;
+    let begun = noticing(&mut waited, begin(&shared, &mut work, drawn.owner)).await;
     shared.metrics().claimed_after(asked.elapsed());
     let (begin, sent) = match begun {
         Ok(begun) => begun,
@@ -94,12 +99,24 @@ where
     lead.executes(acknowledged + shared.settings.config.lease);
     let held = Held {
         claim,
+        waited,
         successor: drawn.successor,
         slot,
         lead,
     };
     // Boxed: replays and refusals, which end before, are spared its size.
     Box::pin(Run::new(shared, held, sent, acknowledged).run(work)).await
+}
+
+/// Does the work, and notices whether it waited.
+async fn noticing<F: Future>(waited: &mut bool, work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let poll = work.as_mut().poll(cx);
+        *waited |= poll.is_pending();
+        poll
+    })
+    .await
 }
 
 /// Says when what is known of the claim was asked for. One that was acknowledged later than its lease is renewed first: another

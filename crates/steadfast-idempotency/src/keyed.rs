@@ -26,7 +26,7 @@ use crate::{
     shared::{Shared, Slot},
     signal::{self, Signal, log},
     wait::{Patience, until_ended},
-    work::{Drawn, End, Ticket, Work},
+    work::{Drawn, End, Own, Ticket, Work},
 };
 
 /// Answers a request that names an operation.
@@ -221,7 +221,7 @@ async fn successors_answer<St: Store, RB>(
     ticket: &Ticket,
     patience: &mut Patience,
     promise: Promise,
-    own: Option<Response<ReplyBody<RB>>>,
+    own: Own<RB>,
 ) -> Response<ReplyBody<RB>> {
     let waited = match poller::if_over(shared, &ticket.key).await {
         Ok(Some(standing)) => Waited::Over(standing),
@@ -236,13 +236,18 @@ async fn successors_answer<St: Store, RB>(
             }),
             _,
         ) if fingerprint == ticket.fingerprint => answer::replayed(shared, &response, ticket.wire),
-        (_, Some(own)) => {
+        (_, Own::Answer(own)) => {
             shared.signal(Signal::Unstored);
-            answer::unstored(own)
+            answer::unstored(*own)
         }
-        (Waited::StillRunning, None) => shared.refuse(refusal::in_progress(config), ticket.wire),
-        (Waited::Over(_) | Waited::Unknown(_), None) => {
+        (Waited::StillRunning, Own::Lost | Own::Unstarted) => {
+            shared.refuse(refusal::in_progress(config), ticket.wire)
+        }
+        (Waited::Over(_) | Waited::Unknown(_), Own::Lost) => {
             shared.refuse(refusal::outcome_lost(promise, config), ticket.wire)
+        }
+        (Waited::Over(_) | Waited::Unknown(_), Own::Unstarted) => {
+            shared.refuse(refusal::not_ready(config), ticket.wire)
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use steadfast_core::idempotency::{Claim, Promise, Transition};
-use steadfast_store::Store;
+use steadfast_store::{Store, StoreError};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -62,6 +62,7 @@ impl<St: Store> Lease<St> {
                 state: Mutex::new(State {
                     acknowledged,
                     lost: None,
+                    settles: false,
                 }),
                 told: Notify::new(),
                 tie,
@@ -108,8 +109,26 @@ impl<St: Store> Lease<St> {
         .await
     }
 
+    /// Asks the store whether the claim stands.
+    pub(crate) async fn confirm(&self) -> Result<Transition, StoreError> {
+        let sent = Instant::now();
+        let lease = self.shared.settings.config.lease;
+        let renewed = self
+            .during(self.shared.store.renew(&self.claim, lease))
+            .await;
+        if let Ok(Transition::Applied) = renewed {
+            self.kept.acknowledge(sent, lease);
+        }
+        renewed
+    }
+
+    /// The record is being settled: from now on it may be gone, or another's, because of what is done here.
+    pub(crate) fn settles(&self) {
+        self.kept.lock().settles = true;
+    }
+
     /// Starts the renewals, if they were not.
-    fn renew(&self) {
+    pub(crate) fn renew(&self) {
         let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         renewals.get_or_insert_with(|| {
             let renewals = renew(
@@ -136,9 +155,26 @@ struct State {
     /// When what was last acknowledged was asked for.
     acknowledged: Instant,
     lost: Option<Lost>,
+    settles: bool,
 }
 
 impl Kept {
+    /// The claim stood at `sent`.
+    fn acknowledge(&self, sent: Instant, lease: Duration) {
+        let mut state = self.lock();
+        state.acknowledged = state.acknowledged.max(sent);
+        if state.lost.is_none() {
+            self.tie.stands(state.acknowledged + lease);
+        }
+    }
+
+    /// The claim has another owner, or the record is settled.
+    fn fenced(&self) {
+        if !self.lock().settles {
+            self.tie.cut();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,9 +189,9 @@ async fn renew<St: Store>(
     let lease = shared.settings.config.lease;
     let acknowledged = kept.lock().acknowledged;
     let mut fence = Fence {
-        end: acknowledged + lease,
         takeover: may_be_taken_over(claim.promise()),
         lost: false,
+        lease,
         kept,
     };
     let mut next = acknowledged + lease / 3;
@@ -171,13 +207,12 @@ async fn renew<St: Store>(
         next = match renewed {
             Ok(Transition::Applied) => {
                 failed = false;
-                fence.end = sent + lease;
-                fence.kept.lock().acknowledged = sent;
-                fence.kept.tie.stands(sent + lease);
+                fence.kept.acknowledge(sent, lease);
                 sent + lease / 3
             }
             Ok(Transition::Fenced) => {
                 fence.lose(Lost::Fenced);
+                fence.kept.fenced();
                 return;
             }
             Err(error) => {
@@ -202,10 +237,9 @@ pub(crate) const fn may_be_taken_over(promise: Promise) -> bool {
 
 /// Stops the execution at the moment when another owner may have taken over.
 struct Fence {
-    /// A lease after the sending of what was last acknowledged.
-    end: Instant,
     takeover: bool,
     lost: bool,
+    lease: Duration,
     kept: Arc<Kept>,
 }
 
@@ -213,13 +247,20 @@ impl Fence {
     async fn watch<F: Future>(&mut self, work: F) -> F::Output {
         let mut work = pin!(work);
         loop {
+            let end = self.end();
             tokio::select! {
                 output = &mut work => return output,
-                () = sleep_until(self.end), if self.takeover && !self.lost => {
+                // It may have been confirmed meanwhile.
+                () = sleep_until(end), if self.takeover && !self.lost => if self.end() <= end {
                     self.lose(Lost::Unacknowledged);
                 }
             }
         }
+    }
+
+    /// A lease after the sending of what was last acknowledged.
+    fn end(&self) -> Instant {
+        self.kept.lock().acknowledged + self.lease
     }
 
     fn lose(&mut self, lost: Lost) {
@@ -227,9 +268,6 @@ impl Fence {
             self.lost = true;
             self.kept.lock().lost = Some(lost);
             self.kept.told.notify_one();
-            if lost == Lost::Fenced {
-                self.kept.tie.cut();
-            }
         }
     }
 }

@@ -74,7 +74,7 @@ where
     RB::Error: Into<BoxError>,
 {
     let (mut head, body) = inner.call(request).await?.into_parts();
-    let own = head.extensions.remove::<Outcome>();
+    let own = head.extensions.get::<Outcome>().copied();
     let judged = match own {
         Some(own) => Some(Judged::by_service(own)),
         None => by_head(settings, &mut head, body.is_end_stream()),
@@ -121,8 +121,9 @@ where
             }
         }
         Read::Broken => match judged {
+            // Nothing happened: who joined may ask again.
             Some(judged) if judged.outcome == Outcome::Release => {
-                Settlement::Release(Heard::Broken)
+                Settlement::Release(Heard::Nothing)
             }
             _ => Settlement::Abandon(Heard::Broken),
         },

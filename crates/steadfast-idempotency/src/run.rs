@@ -20,7 +20,10 @@ use steadfast_http::{
     problem::Problem,
 };
 use steadfast_store::{Store, StoreError};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -33,7 +36,7 @@ use crate::{
     refusal,
     shared::{Shared, Slot},
     signal::{Signal, log},
-    work::{End, Ticket, Work},
+    work::{End, Own, Ticket, Work},
 };
 
 /// An execution that holds its claim.
@@ -46,11 +49,14 @@ pub(crate) struct Run<St> {
     successor: OwnerId,
     slot: Slot,
     lead: Lead,
+    waited: bool,
 }
 
 /// What an execution holds from its claim on.
 pub(crate) struct Held {
     pub(crate) claim: Claim,
+    /// Whether the claim had to be waited for.
+    pub(crate) waited: bool,
     /// The owner of the record if it is abandoned.
     pub(crate) successor: OwnerId,
     pub(crate) slot: Slot,
@@ -83,6 +89,7 @@ impl<St: Store> Run<St> {
             successor: held.successor,
             slot: held.slot,
             lead: held.lead,
+            waited: held.waited,
         }
     }
 
@@ -105,13 +112,19 @@ impl<St: Store> Run<St> {
             reservation: _reservation,
         } = work;
 
+        if self.waited {
+            // A handler may block before it waits: by then the renewals have begun, and not behind it in this worker's queue. Who
+            // had to wait for the store can spare the time.
+            self.lease.renew();
+            yield_now().await;
+        }
         let ready = poll_fn(|cx| inner.poll_ready(cx));
         if let Err(stopped) = self.until_stopped(ready).await {
             return Box::pin(self.end_unstarted(ticket, stopped)).await;
         }
         match self.confirm().await {
             Ok(Transition::Applied) => {}
-            Ok(Transition::Fenced) => return self.lose(ticket, Lost::Fenced),
+            Ok(Transition::Fenced) => return self.lose(ticket, Lost::Fenced, false),
             Err(error) => {
                 log(&error, "a claim could not be confirmed");
                 let problem = refusal::store_failed(&error, &self.shared.settings.config);
@@ -146,10 +159,7 @@ impl<St: Store> Run<St> {
         if Instant::now() < self.lease.end() {
             return Ok(Transition::Applied);
         }
-        let lease = self.shared.settings.config.lease;
-        self.lease
-            .during(self.shared.store.renew(&self.claim, lease))
-            .await
+        self.lease.confirm().await
     }
 
     /// Runs a part of the execution until it is done or stopped; then it is dropped. A part whose time is over, or whose claim may
@@ -216,7 +226,7 @@ impl<St: Store> Run<St> {
                 self.release().await;
                 End::Answered(Err(error))
             }
-            Stopped::Lost(lost) => self.lose(ticket, lost),
+            Stopped::Lost(lost) => self.lose(ticket, lost, false),
             Stopped::Panicked(panic) => {
                 self.shared.signal(Signal::Panicked);
                 std::mem::take(&mut self.lead).refuse(&problem);
@@ -247,7 +257,7 @@ impl<St: Store> Run<St> {
                 self.abandon().await;
                 End::Answered(Err(error))
             }
-            Stopped::Lost(lost) => self.lose(ticket, lost),
+            Stopped::Lost(lost) => self.lose(ticket, lost, true),
             Stopped::Panicked(panic) => {
                 self.shared.signal(Signal::Panicked);
                 self.tell_lost();
@@ -257,7 +267,7 @@ impl<St: Store> Run<St> {
         }
     }
 
-    fn lose<S, RB, E>(mut self, ticket: Ticket, lost: Lost) -> End<S, RB, E> {
+    fn lose<S, RB, E>(mut self, ticket: Ticket, lost: Lost, started: bool) -> End<S, RB, E> {
         let key = self.claim.key().prefix();
         match lost {
             Lost::Fenced => {
@@ -265,7 +275,7 @@ impl<St: Store> Run<St> {
                 End::Superseded {
                     ticket,
                     promise: self.claim.promise(),
-                    own: None,
+                    own: if started { Own::Lost } else { Own::Unstarted },
                 }
             }
             Lost::Unacknowledged => {
@@ -315,7 +325,7 @@ impl<St: Store> Run<St> {
             Settled::Fenced => End::Superseded {
                 ticket,
                 promise,
-                own: Some(response),
+                own: Own::Answer(Box::new(response)),
             },
             Settled::Done => {
                 shared.signal(signal);

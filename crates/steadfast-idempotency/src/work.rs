@@ -48,11 +48,20 @@ pub(crate) enum End<S, RB, E> {
     Busy(Box<(Work<S>, Lead)>),
     /// The handler panicked.
     Panicked(Box<dyn Any + Send>),
-    /// The operation was started here, and its record is another owner's by now. What the handler answered is given back, if it
-    /// did.
+    /// The operation was started here, and its record is another owner's by now. What there is of it is given back.
     Superseded {
         ticket: Ticket,
         promise: Promise,
-        own: Option<Response<ReplyBody<RB>>>,
+        own: Own<RB>,
     },
+}
+
+/// What a superseded execution has to say.
+pub(crate) enum Own<RB> {
+    /// The handler answered.
+    Answer(Box<Response<ReplyBody<RB>>>),
+    /// The handler was started, and cancelled.
+    Lost,
+    /// The handler was never started.
+    Unstarted,
 }

@@ -29,6 +29,7 @@ impl<St: Store> Run<St> {
                 slot: _slot,
                 ..
             } = self;
+            lease.settles();
             match lease.during(shared.store.release(claim.claimant())).await {
                 Ok(transition) => Some(transition),
                 Err(error) => {
@@ -104,6 +105,7 @@ impl<St: Store> Run<St> {
         let mut response = record.encode();
         let mut delay = FIRST_DELAY;
         let begun = Instant::now();
+        lease.settles();
         loop {
             match lease.during(shared.store.complete(&claim, &response)).await {
                 // Past retention the key is free: an answer that comes so late answers nobody else.

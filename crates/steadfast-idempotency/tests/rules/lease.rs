@@ -369,7 +369,10 @@ async fn at_most_once_starts_nothing_on_a_claim_that_was_resolved_while_it_waite
     world.faults.heal();
     drop(permit);
 
+    // Nothing ran, and the key is free.
     let answer = Answer::read(response.await.unwrap()).await;
-    answer.assert_refused(409, "outcome-unknown");
+    answer.assert_refused(503, "overloaded");
+    answer.assert_retryable(true);
     assert_eq!(world.handler.started(), 0);
+    world.send(charge("k")).await.assert_executed("charge 1");
 }
