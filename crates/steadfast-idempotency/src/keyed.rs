@@ -21,11 +21,11 @@ use crate::{
     execution::execute,
     intake::Keyed,
     join::{Ending, Joined, Lead, Part},
-    poller::{self, Waited},
+    poller::{LAST_LOOK, Waited},
     refusal,
     shared::{Shared, Slot},
     signal::{self, Signal, log},
-    wait::{Patience, until_ended},
+    wait::{Patience, until_ended, until_over},
     work::{Drawn, End, Own, Ticket, Work},
 };
 
@@ -127,9 +127,9 @@ where
                 (work, lead) = *busy;
                 // By the recipe of the record.
                 ticket = work.ticket.clone();
-                lead.waits(patience.until() + poller::LAST_LOOK);
-                let until_over = poller::until_over(&shared, &key, patience.until());
-                let found = Box::pin(until_over).await;
+                lead.waits(patience.until() + LAST_LOOK);
+                let over = until_over(&shared, &key, patience.until());
+                let found = Box::pin(over).await;
                 if let Some(response) = others_answer(&shared, &ticket, &found) {
                     lead.end(found.into());
                     return Ok(response);
@@ -183,7 +183,7 @@ async fn joined_answer<St: Store, RB>(
             answer::joined(shared, (*record).clone(), stored, ticket.wire)
         }
         Ok(Ending::Elsewhere) => {
-            let found = poller::until_over(shared, &ticket.key, patience.until()).await;
+            let found = until_over(shared, &ticket.key, patience.until()).await;
             return others_answer(shared, ticket, &found);
         }
         Ok(Ending::Refused(problem)) => shared.refuse((*problem).clone(), ticket.wire),
@@ -223,9 +223,9 @@ async fn successors_answer<St: Store, RB>(
     promise: Promise,
     own: Own<RB>,
 ) -> Response<ReplyBody<RB>> {
-    let waited = match poller::if_over(shared, &ticket.key).await {
+    let waited = match shared.poller.if_over(&ticket.key).await {
         Ok(Some(standing)) => Waited::Over(standing),
-        Ok(None) | Err(_) => poller::until_over(shared, &ticket.key, patience.until()).await,
+        Ok(None) | Err(_) => until_over(shared, &ticket.key, patience.until()).await,
     };
     let config = &shared.settings.config;
     match (waited, own) {

@@ -17,6 +17,7 @@ mod lease;
 mod metrics;
 mod operation;
 mod outcome;
+mod places;
 mod poller;
 mod record;
 mod refusal;

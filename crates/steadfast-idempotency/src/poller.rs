@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use crate::{join::Ending, shared::Shared, signal::log_again};
+use crate::{join::Ending, signal::log_again};
 
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -57,8 +57,8 @@ impl From<Waited> for Ending {
 }
 
 /// The keys that are waited for. Each has a pace of its own; those that are due at once share a look.
-#[derive(Default)]
-pub(crate) struct Poller {
+pub(crate) struct Poller<St> {
+    store: Arc<St>,
     // A std mutex: it is held for a look into the map, never over an await.
     state: Mutex<State>,
     /// Somebody came: the first look is soon.
@@ -105,54 +105,19 @@ impl Watch {
     }
 }
 
-/// Waits until another owner's execution is over, until `until` at most. Does not wait if too many do already.
-///
-/// # Cancel safety
-///
-/// Cancel safe: a waiter holds no claim, no connection and no slot.
-pub(crate) async fn until_over<St: Store>(
-    shared: &Arc<Shared<St>>,
-    key: &KeyDigest,
-    until: Instant,
-) -> Waited {
-    if until <= Instant::now() {
-        return Waited::StillRunning;
-    }
-    let Some(_place) = shared.places.take(key, shared.metrics()) else {
-        return Waited::StillRunning;
-    };
-    while Instant::now() < until {
-        let (tell, told) = oneshot::channel();
-        if shared.poller.add(key, Waiter { until, tell }) {
-            tokio::spawn(poll(Polling(Some(Arc::clone(shared)))));
-        }
-        match timeout_at(until + LAST_LOOK, told).await {
-            Ok(Ok(waited)) => return waited,
-            // The runtime of the poller ended. If it is this one too, to yield is to end.
-            Ok(Err(_)) => yield_now().await,
-            Err(elapsed) => return Waited::unknown(elapsed),
-        }
-    }
-    Waited::unknown("nobody looked before the wait was over")
-}
-
-/// How the operation stands, unless another owner executes it.
-pub(crate) async fn if_over<St: Store>(
-    shared: &Shared<St>,
-    key: &KeyDigest,
-) -> Result<Option<Standing>, StoreError> {
-    let standings = shared.store.look_up(std::slice::from_ref(key)).await?;
-    Ok(standings
-        .into_iter()
-        .next()
-        .filter(|standing| !is_running(standing)))
-}
-
 const fn is_running(standing: &Standing) -> bool {
     matches!(standing, Standing::Running { .. })
 }
 
-impl Poller {
+impl<St> Poller<St> {
+    pub(crate) fn new(store: Arc<St>) -> Self {
+        Self {
+            store,
+            state: Mutex::default(),
+            came: Notify::new(),
+        }
+    }
+
     /// Adds a waiter, and says whether somebody must begin to poll.
     fn add(&self, key: &KeyDigest, waiter: Waiter) -> bool {
         let now = Instant::now();
@@ -213,12 +178,50 @@ impl Poller {
     }
 }
 
+impl<St: Store> Poller<St> {
+    /// Waits until another owner's execution is over, until `until` at most.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a waiter holds no claim, no connection and no slot.
+    pub(crate) async fn until_over(self: &Arc<Self>, key: &KeyDigest, until: Instant) -> Waited {
+        while Instant::now() < until {
+            let (tell, told) = oneshot::channel();
+            if self.add(key, Waiter { until, tell }) {
+                tokio::spawn(poll(Polling(Some(Arc::clone(self)))));
+            }
+            match timeout_at(until + LAST_LOOK, told).await {
+                Ok(Ok(waited)) => return waited,
+                // The runtime of the poller ended. If it is this one too, to yield is to end.
+                Ok(Err(_)) => yield_now().await,
+                Err(elapsed) => return Waited::unknown(elapsed),
+            }
+        }
+        Waited::unknown("nobody looked before the wait was over")
+    }
+
+    /// How the operation stands, unless another owner executes it.
+    pub(crate) async fn if_over(&self, key: &KeyDigest) -> Result<Option<Standing>, StoreError> {
+        let standings = self.store.look_up(std::slice::from_ref(key)).await?;
+        Ok(standings
+            .into_iter()
+            .next()
+            .filter(|standing| !is_running(standing)))
+    }
+
+    async fn look_up(&self, keys: &[KeyDigest]) -> Result<Vec<Standing>, Arc<StoreError>> {
+        self.store.look_up(keys).await.map_err(|error| {
+            log_again(&error, "a look-up failed");
+            Arc::new(error)
+        })
+    }
+}
+
 /// Asks for all keys that are due, again and again, until nobody waits.
 async fn poll<St: Store>(mut polling: Polling<St>) {
-    let Some(shared) = polling.0.clone() else {
+    let Some(poller) = polling.0.clone() else {
         return;
     };
-    let poller = &shared.poller;
     while let Some(due) = poller.due() {
         tokio::select! {
             () = sleep_until(due) => {}
@@ -229,7 +232,7 @@ async fn poll<St: Store>(mut polling: Polling<St>) {
         while !watches.is_empty() {
             let batch = watches.split_off(watches.len().saturating_sub(BATCH));
             let keys: Vec<_> = batch.iter().map(|(key, _)| *key).collect();
-            let found = look_up(&shared, &keys).await;
+            let found = poller.look_up(&keys).await;
             for (at, (key, mut watch)) in batch.into_iter().enumerate() {
                 let standing = found.as_ref().map(|standings| standings.get(at));
                 watch.waiters = tell(watch.waiters, standing, looked);
@@ -240,16 +243,6 @@ async fn poll<St: Store>(mut polling: Polling<St>) {
         }
     }
     polling.0 = None;
-}
-
-async fn look_up<St: Store>(
-    shared: &Shared<St>,
-    keys: &[KeyDigest],
-) -> Result<Vec<Standing>, Arc<StoreError>> {
-    shared.store.look_up(keys).await.map_err(|error| {
-        log_again(&error, "a look-up failed");
-        Arc::new(error)
-    })
 }
 
 /// Tells the waiters of one key what was found by a look that began at `looked`, and gives back those who wait on.
@@ -278,12 +271,12 @@ fn tell(
 }
 
 /// Held by the task that polls. One that was cut, since its runtime ended or the store panicked, sends its waiters to another.
-struct Polling<St>(Option<Arc<Shared<St>>>);
+struct Polling<St>(Option<Arc<Poller<St>>>);
 
 impl<St> Drop for Polling<St> {
     fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            *shared.poller.lock() = State::default();
+        if let Some(poller) = &self.0 {
+            *poller.lock() = State::default();
         }
     }
 }

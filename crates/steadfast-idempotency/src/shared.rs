@@ -24,10 +24,10 @@ use crate::{
     fingerprint::Recipe,
     join::Joins,
     metrics::{Counted, Metrics},
+    places::Places,
     poller::Poller,
     scope::Scope,
     signal::{Signal, log_again},
-    wait::Places,
     wire::Wire,
     work::Ticket,
 };
@@ -54,7 +54,7 @@ pub(crate) struct Shared<St> {
     /// What this process does for each key now.
     pub(crate) joins: Arc<Joins>,
     pub(crate) places: Places,
-    pub(crate) poller: Poller,
+    pub(crate) poller: Arc<Poller<St>>,
     metrics: OnceLock<Metrics>,
     pub(crate) tracker: TaskTracker,
     running: Arc<Semaphore>,
@@ -65,6 +65,7 @@ impl<St> Shared<St> {
     pub(crate) fn new(store: Arc<St>, settings: Settings) -> Self {
         let config = &settings.config;
         Self {
+            poller: Arc::new(Poller::new(Arc::clone(&store))),
             store,
             bodies: BytePool::new(config.body_pool),
             joins: Arc::default(),
@@ -73,7 +74,6 @@ impl<St> Shared<St> {
                 config.max_waiting_per_key,
                 config.max_running,
             ),
-            poller: Poller::default(),
             metrics: OnceLock::new(),
             tracker: TaskTracker::new(),
             running: Arc::new(Semaphore::new(config.max_running)),
