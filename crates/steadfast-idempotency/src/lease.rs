@@ -23,8 +23,8 @@ use crate::{
 
 /// Keeps a claim alive until it is dropped.
 ///
-/// The renewals run in a task of their own, which the first wait of the execution starts: a caller that keeps the execution but
-/// stops polling it does not lose the lease, and an execution that never waits needs no task.
+/// The renewals run in a task of their own, which the first wait starts, that for the claim included: a caller that keeps the
+/// execution but stops polling it does not lose the lease, and an execution that never waits needs no task.
 pub(crate) struct Lease<St> {
     shared: Arc<Shared<St>>,
     claim: Arc<Claim>,
