@@ -9,14 +9,59 @@ pub enum Verdict {
     /// The destination did what was asked, or said in good health that it will not.
     Success,
     /// The call failed.
-    Failure {
-        /// Whether the operation may be sent again.
-        class: SafetyClass,
-        /// The destination's word about when, or whether, to try again.
-        hint: Option<Hint>,
-    },
+    Failure(Failure),
     /// Says nothing about the destination: a local rejection, or a caller that left.
     Ignored,
+}
+
+/// How a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    class: SafetyClass,
+    cause: Cause,
+    hint: Option<Hint>,
+}
+
+impl Failure {
+    /// A failure of this class, from this cause, without a hint.
+    #[must_use]
+    pub const fn new(class: SafetyClass, cause: Cause) -> Self {
+        Self {
+            class,
+            cause,
+            hint: None,
+        }
+    }
+
+    /// Adds the destination's word about when, or whether, to try again.
+    #[must_use]
+    pub const fn with_hint(self, hint: Option<Hint>) -> Self {
+        Self { hint, ..self }
+    }
+
+    /// Whether the operation may be sent again.
+    #[must_use]
+    pub const fn class(&self) -> SafetyClass {
+        self.class
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// The destination's word about when, or whether, to try again.
+    #[must_use]
+    pub const fn hint(&self) -> Option<Hint> {
+        self.hint
+    }
+}
+
+impl From<Failure> for Verdict {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 /// Whether a failed call may be sent again without doing its effect twice.
@@ -39,6 +84,45 @@ impl SafetyClass {
             Self::NotProcessed => true,
             Self::Transient => idempotent,
             Self::Permanent => false,
+        }
+    }
+}
+
+/// What went wrong, where policies tell the cases apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A time limit of ours ended the attempt.
+    Elapsed,
+    /// The destination, or the way to it, is not in order.
+    Fault,
+    /// Another call with this key is being executed: the destination is in good health, and will have the answer.
+    InProgress,
+    /// The destination asks for fewer calls.
+    Throttled,
+    /// The call came in early data, and would be welcome once the handshake is done (RFC 8470).
+    TooEarly,
+}
+
+impl Cause {
+    /// Every cause there is.
+    pub const ALL: &'static [Self] = &[
+        Self::Elapsed,
+        Self::Fault,
+        Self::InProgress,
+        Self::Throttled,
+        Self::TooEarly,
+    ];
+
+    /// The word of logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Elapsed => "elapsed",
+            Self::Fault => "fault",
+            Self::InProgress => "in_progress",
+            Self::Throttled => "throttled",
+            Self::TooEarly => "too_early",
         }
     }
 }
