@@ -1,13 +1,19 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+pub mod classify;
 mod deadline;
 pub mod grpc;
 pub mod header;
+pub mod hint;
+mod idempotent;
 pub mod problem;
 mod rejection;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 
-pub use crate::{deadline::Deadline, rejection::LocalRejection};
+pub use crate::{deadline::Deadline, idempotent::IdempotentRequest, rejection::LocalRejection};
 
 /// An error of any kind, as tower and its users pass it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

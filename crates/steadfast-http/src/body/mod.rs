@@ -1,4 +1,4 @@
-//! Bodies that were captured, and bodies that are either the original or a captured one.
+//! Bodies that were captured, bodies that are either the original or a captured one, and bodies that can be sent again.
 //!
 //! All of them yield [`Bytes`](bytes::Bytes) and fail with [`BoxError`](crate::BoxError), the original's error converted; none
 //! asks the original for `Clone`, `Sync` or a constructor.
@@ -6,9 +6,13 @@
 mod captured;
 mod collector;
 mod either;
+mod from_body;
 mod pool;
+mod replay;
 
 pub use captured::Captured;
 pub use collector::{Collected, Collector, Unfinished};
 pub use either::{CapturedBody, ReplyBody};
+pub use from_body::FromBody;
 pub use pool::{BytePool, Reservation};
+pub use replay::{Replay, ReplayBody, Superseded};

@@ -5,13 +5,15 @@
 //! [status codes](https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
 
 mod code;
+mod details;
 mod refusal;
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 pub use self::code::Code;
+pub(crate) use self::details::retry_info;
 
 /// `grpc-status`: the code of a call, in its trailers, or in its headers if the response has neither message nor trailers
 /// (*Trailers-Only*).
@@ -32,6 +34,10 @@ pub const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-enc
 /// `grpc-retry-pushback-ms`: how long a client should wait before it tries the call again; -1: not at all
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback)).
 pub const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// `grpc-previous-rpc-attempts`: how many attempts of this call were made before this one
+/// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#exposed-retry-metadata)).
+pub const PREVIOUS_RPC_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 const GRPC: &[u8] = b"application/grpc";
 
@@ -89,10 +95,30 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
+/// The largest number that `grpc-timeout` has room for.
+const MAX_TIMEOUT: u128 = 99_999_999;
+
+/// The `grpc-timeout` that says this: in the finest unit whose number has at most eight digits, rounded down, so that it never
+/// promises the server more time than there is. It holds up to 99999999 hours; more is as much as that.
+#[must_use]
+pub fn timeout_value(timeout: Duration) -> HeaderValue {
+    const UNITS: [(u128, char); 6] = [
+        (1, 'n'),
+        (1_000, 'u'),
+        (1_000_000, 'm'),
+        (1_000_000_000, 'S'),
+        (60 * 1_000_000_000, 'M'),
+        (3_600 * 1_000_000_000, 'H'),
+    ];
+    let nanos = timeout.as_nanos();
+    let fits = |(size, _): &(u128, char)| nanos / size <= MAX_TIMEOUT;
+    let (size, unit) = UNITS.into_iter().find(fits).unwrap_or(UNITS[5]);
+    let number = (nanos / size).min(MAX_TIMEOUT);
+    HeaderValue::try_from(format!("{number}{unit}")).expect("digits and a letter")
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(name: HeaderName, value: &'static str) -> HeaderMap {
@@ -157,6 +183,47 @@ mod tests {
             ("+5m", None),
         ] {
             assert_eq!(super::timeout(&headers(TIMEOUT, value)), timeout, "{value}");
+        }
+    }
+    #[test]
+    fn a_timeout_is_written_in_the_finest_unit_that_fits() {
+        for (timeout, value) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_nanos(1), "1n"),
+            (Duration::from_nanos(99_999_999), "99999999n"),
+            (Duration::from_nanos(100_000_000), "100000u"),
+            (Duration::from_nanos(100_000_999), "100000u"),
+            (Duration::from_micros(100_000_000), "100000m"),
+            (Duration::from_millis(100_000_000), "100000S"),
+            (Duration::from_secs(100_000_000), "1666666M"),
+            (Duration::from_secs(60 * 100_000_000), "1666666H"),
+            (Duration::from_secs(3_600 * 99_999_999), "99999999H"),
+            (Duration::from_secs(3_600 * 100_000_000), "99999999H"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(timeout_value(timeout), value, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_that_was_written_is_read_as_no_more_and_hardly_less() {
+        // Around every power of two of nanoseconds there are all units and both sides of their borders.
+        for exponent in 0..94 {
+            for offset in -3_i128..=3 {
+                let nanos = ((1_i128 << exponent) + offset).unsigned_abs();
+                let timeout = Duration::new(
+                    u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX),
+                    u32::try_from(nanos % 1_000_000_000).unwrap(),
+                );
+                let written = HeaderMap::from_iter([(TIMEOUT, timeout_value(timeout))]);
+                let read = super::timeout(&written).unwrap();
+
+                assert!(read <= timeout, "{timeout:?}: {written:?}");
+                if timeout <= Duration::from_secs(3_600 * 99_999_999) {
+                    // The step between units that costs most is the one of a thousand.
+                    assert!((timeout - read) * 100_000 <= timeout, "{timeout:?}");
+                }
+            }
         }
     }
 }

@@ -6,10 +6,13 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use prost::Message;
+use prost::Message as _;
 use serde_json::Value;
 
-use super::{Code, MESSAGE, RETRY_PUSHBACK, STATUS, STATUS_DETAILS};
+use super::{
+    Code, MESSAGE, RETRY_PUSHBACK, STATUS, STATUS_DETAILS,
+    details::{Any, ERROR_INFO, ErrorInfo, RETRY_INFO, RetryInfo, Status},
+};
 use crate::{
     LocalRejection,
     problem::{self, Problem},
@@ -108,9 +111,9 @@ impl Problem {
             metadata,
         };
 
-        let mut details = vec![Any::pack("google.rpc.ErrorInfo", &info)];
+        let mut details = vec![Any::pack(ERROR_INFO, &info)];
         if let (true, Some(delay)) = (self.retryable(), self.retry_after()) {
-            details.push(Any::pack("google.rpc.RetryInfo", &RetryInfo::after(delay)));
+            details.push(Any::pack(RETRY_INFO, &RetryInfo::after(delay)));
         }
         Status {
             code: i32::try_from(self.grpc_code().as_u32()).expect("a code is below 17"),
@@ -129,73 +132,6 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: String) {
 fn pushback(delay: Duration) -> i32 {
     let up = u128::from(!delay.subsec_nanos().is_multiple_of(1_000_000));
     i32::try_from(delay.as_millis() + up).unwrap_or(i32::MAX)
-}
-
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-impl Any {
-    fn pack(name: &str, message: &impl Message) -> Self {
-        Self {
-            type_url: format!("type.googleapis.com/{name}"),
-            value: message.encode_to_vec(),
-        }
-    }
-}
-
-/// `google.rpc.ErrorInfo`.
-#[derive(Clone, PartialEq, Message)]
-struct ErrorInfo {
-    #[prost(string, tag = "1")]
-    reason: String,
-    #[prost(string, tag = "2")]
-    domain: String,
-    #[prost(btree_map = "string, string", tag = "3")]
-    metadata: BTreeMap<String, String>,
-}
-
-/// `google.rpc.RetryInfo`.
-#[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    retry_delay: Option<RetryDelay>,
-}
-
-/// `google.protobuf.Duration`.
-#[derive(Clone, PartialEq, Message)]
-struct RetryDelay {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
-}
-
-impl RetryInfo {
-    fn after(delay: Duration) -> Self {
-        Self {
-            retry_delay: Some(RetryDelay {
-                seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-                nanos: i32::try_from(delay.subsec_nanos()).expect("below a billion"),
-            }),
-        }
-    }
 }
 
 #[cfg(test)]
