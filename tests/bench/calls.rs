@@ -147,6 +147,11 @@ struct Allocated {
 }
 
 impl Cost {
+    /// Nanoseconds of a call that the base does not take: the median of the rounds.
+    pub(crate) const fn added_nanoseconds(&self) -> f64 {
+        self.added_nanoseconds.median
+    }
+
     /// Allocations of a call that the base does not make.
     pub(crate) const fn added_allocations(&self) -> f64 {
         self.added.times

@@ -19,6 +19,7 @@ mod machine;
 mod options;
 mod over_http;
 mod requests;
+mod retry;
 mod services;
 mod spread;
 mod table;
@@ -49,7 +50,7 @@ impl Report {
     }
 }
 
-const BENCHMARKS: [Benchmark; 3] = [
+const BENCHMARKS: [Benchmark; 4] = [
     Benchmark {
         name: "over-http",
         run: over_http::run,
@@ -61,6 +62,10 @@ const BENCHMARKS: [Benchmark; 3] = [
     Benchmark {
         name: "keyed",
         run: keyed::run,
+    },
+    Benchmark {
+        name: "retry",
+        run: retry::run,
     },
 ];
 

@@ -12,6 +12,7 @@ mod hostile;
 mod order;
 mod outage;
 mod placements;
+mod retry;
 mod round_trips;
 mod shutdown;
 mod support;

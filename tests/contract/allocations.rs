@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use steadfast::{
     idempotency::{IdempotencyConfig, IdempotencyLayer, KeyRequirement, Promise},
+    retry::IdempotencyKeyLayer,
     store::MemoryStore,
 };
 use tower::{Layer, Service, util::BoxCloneService};
@@ -62,6 +63,18 @@ fn a_grpc_request_whose_method_is_not_named_costs_no_allocation() {
 }
 
 #[test]
+fn a_request_that_needs_no_key_costs_no_allocation() {
+    let layer = IdempotencyKeyLayer::new();
+    costs_nothing(layer.layer(Instantly), || request(Method::GET));
+    let elsewhere = IdempotencyKeyLayer::new_for(|head| head.uri.path() == PLACE);
+    costs_nothing(elsewhere.layer(Instantly), || request(Method::POST));
+
+    let base = allocated(Instantly, || request(Method::POST));
+    let named = allocated(layer.layer(Instantly), || request(Method::POST));
+    assert!(named.count_total > base.count_total, "it is named");
+}
+
+#[test]
 fn what_a_layer_does_allocate_is_counted() {
     let refusing = layer(Promise::AtMostOnce, MemoryStore::default());
 
@@ -73,14 +86,24 @@ fn what_a_layer_does_allocate_is_counted() {
 
 #[track_caller]
 fn adds_nothing(layer: &IdempotencyLayer<MemoryStore>, request: impl Fn() -> Request<Full<Bytes>>) {
-    let base = allocated(Instantly, &request);
-    let layered = allocated(layer.layer(Instantly), &request);
-    assert_eq!(counts(base), counts(layered), "plain");
+    costs_nothing(layer.layer(Instantly), &request);
 
+    let base = allocated(Instantly, &request);
     let boxed = allocated(BoxCloneService::new(Instantly), &request);
     let layered = allocated(layer.layer(BoxCloneService::new(Instantly)), &request);
     assert_eq!(boxed.count_total, layered.count_total, "boxed");
     assert!(boxed.count_total > base.count_total, "a box is counted");
+}
+
+/// The service costs what it would without its layer.
+#[track_caller]
+fn costs_nothing<S, B>(layered: S, request: impl Fn() -> Request<Full<Bytes>>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
+    let base = allocated(Instantly, &request);
+    let layered = allocated(layered, &request);
+    assert_eq!(counts(base), counts(layered), "plain");
 }
 
 const fn counts(allocated: AllocationInfo) -> (u64, u64) {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use steadfast::http::BoxError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::{Layer, Service, ServiceExt};
@@ -46,7 +47,7 @@ pub(crate) trait Lawful:
         Service: Service<
             Request<Payload>,
             Response: Answer,
-            Error = Oops,
+            Error: Passed,
             Future: Send + 'static,
         > + Clone
                      + Send
@@ -65,7 +66,7 @@ impl<L> Lawful for L where
             Service: Service<
                 Request<Payload>,
                 Response: Answer,
-                Error = Oops,
+                Error: Passed,
                 Future: Send + 'static,
             > + Clone
                          + Send
@@ -85,6 +86,24 @@ pub(crate) trait Answer: Send {
 impl<B: Send> Answer for Response<B> {
     fn code(&self) -> StatusCode {
         self.status()
+    }
+}
+
+/// The probe's error on the other side of a layer.
+pub(crate) trait Passed: fmt::Debug + Send {
+    fn oops(self) -> Oops;
+}
+
+impl Passed for Oops {
+    fn oops(self) -> Oops {
+        self
+    }
+}
+
+/// For layers that may fail by themselves.
+impl Passed for BoxError {
+    fn oops(self) -> Oops {
+        *self.downcast().unwrap()
     }
 }
 
@@ -124,6 +143,11 @@ impl Probe {
 }
 
 impl Book {
+    /// From now on the probe answers with an error.
+    pub(crate) fn fail_calls(&self) {
+        self.call_fails.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
@@ -262,12 +286,12 @@ pub(crate) async fn it_is_ready_when_the_service_within_is(subject: Subject<impl
     service.ready().now_or_never().unwrap().unwrap();
     book.readiness_fails.store(true, Ordering::SeqCst);
     let failure = service.ready().await.map(|_| ()).unwrap_err();
-    assert_eq!(failure, Oops::Readiness);
+    assert_eq!(failure.oops(), Oops::Readiness);
 }
 
 pub(crate) async fn an_error_within_passes_unchanged(subject: Subject<impl Lawful>) {
     let (probe, book) = Probe::with_permits(1);
-    book.call_fails.store(true, Ordering::SeqCst);
+    book.fail_calls();
 
     let answer = subject
         .layer
@@ -279,7 +303,7 @@ pub(crate) async fn an_error_within_passes_unchanged(subject: Subject<impl Lawfu
         Ok(answer) => panic!("an error became {}", answer.code()),
         Err(error) => error,
     };
-    assert_eq!(error, Oops::Call);
+    assert_eq!(error.oops(), Oops::Call);
     book.until_free(1).await;
 }
 
@@ -311,6 +335,44 @@ pub(crate) async fn a_dropped_call_loses_no_permit(subject: Subject<impl Lawful>
     book.until_free(1).await;
 }
 
+/// However often a layer calls a service that fails.
+pub(crate) async fn a_failing_service_is_called_only_when_it_is_ready(
+    subject: Subject<impl Lawful>,
+) {
+    let (probe, book) = Probe::with_permits(1);
+    book.fail_calls();
+    let mut service = subject.layer.layer(probe);
+
+    for n in 0..5 {
+        let service = service.ready().await.unwrap();
+        let answer = service.call((subject.request)(n)).await;
+        assert_eq!(answer.map(|_| ()).unwrap_err().oops(), Oops::Call);
+    }
+
+    assert!(book.calls() >= 5);
+    assert_eq!(book.unready_calls(), 0);
+    drop(service);
+    book.until_free(1).await;
+}
+
+/// At any await: also between two attempts, and while the service becomes ready for another one.
+pub(crate) async fn a_dropped_call_of_a_failing_service_loses_no_permit(
+    subject: Subject<impl Lawful>,
+) {
+    let (probe, book) = Probe::with_permits(1);
+    book.fail_calls();
+    let mut service = subject.layer.layer(probe);
+
+    for n in 0..20 {
+        let call = service.ready().await.unwrap().call((subject.request)(n));
+        let _ = crate::support::poll_at_most(call, n as usize).await;
+    }
+
+    assert_eq!(book.unready_calls(), 0);
+    drop(service);
+    book.until_free(1).await;
+}
+
 /// Every law for one subject, each as a test of its own.
 macro_rules! laws {
     ($subject:ident) => {
@@ -323,6 +385,8 @@ macro_rules! laws {
                 an_error_within_passes_unchanged,
                 a_readied_instance_that_is_dropped_gives_its_permit_back,
                 a_dropped_call_loses_no_permit,
+                a_failing_service_is_called_only_when_it_is_ready,
+                a_dropped_call_of_a_failing_service_loses_no_permit,
             );
         }
     };

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
+mod differential;
 mod drops;
 mod idempotency;
 mod laws;
 mod placement;
+mod retry;
 mod secrets;
 mod sharing;
 mod support;

@@ -179,3 +179,145 @@ async fn over_a_store_without_a_type() {
     let router = Router::new().route("/charges", handler()).layer(layer);
     keeps_its_promise(router, "/charges").await;
 }
+
+/// The layers of retries, and of keys around it: on servers too, where a gateway has them.
+mod retries {
+    use axum::{extract::Request as AxumRequest, routing::any};
+    use http::Method;
+    use steadfast::{
+        http::header::IDEMPOTENCY_KEY,
+        retry::{IdempotencyKeyLayer, RetryLayer, RetryOutcome},
+    };
+    use tower::{
+        layer::util::{Identity, Stack},
+        util::{BoxCloneService, BoxCloneSyncService},
+    };
+
+    use super::*;
+
+    /// Each operation gets a key, and each attempt the same one.
+    fn retried() -> Stack<RetryLayer, Stack<IdempotencyKeyLayer, Identity>> {
+        ServiceBuilder::new()
+            .layer(IdempotencyKeyLayer::new())
+            .layer(RetryLayer::http())
+            .into_inner()
+    }
+
+    /// Answers with its key and the length of its body, at every second attempt.
+    fn handler() -> MethodRouter {
+        let service = fails_first();
+        any(async move |request: AxumRequest| service.oneshot(request).await)
+    }
+
+    fn fails_first<B>() -> impl Service<
+        Request<B>,
+        Response = Response<Full<Bytes>>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+    where
+        B: http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
+    {
+        let runs = Arc::new(Count::default());
+        service_fn(move |request: Request<B>| {
+            let runs = Arc::clone(&runs);
+            async move {
+                use http_body_util::BodyExt;
+
+                let (head, body) = request.into_parts();
+                let key = head.headers.get(IDEMPOTENCY_KEY).cloned();
+                let bytes = body.collect().await.unwrap().to_bytes();
+                let run = runs.add();
+                let mut answer = Response::new(Full::from(format!("{} bytes", bytes.len())));
+                if run % 2 == 1 {
+                    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                if let Some(key) = key {
+                    answer.headers_mut().insert(IDEMPOTENCY_KEY, key);
+                }
+                Ok(answer)
+            }
+        })
+    }
+
+    /// Fails, and is made again; the service cannot fail, and nobody had to make it so.
+    async fn makes_another_attempt<S, RB>(service: S, path: &str)
+    where
+        S: Service<Request<Body>, Response = Response<RB>, Error = Infallible> + Clone,
+        RB: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+    {
+        for method in [Method::POST, Method::PUT] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .body(Body::from("amount=5"))
+                .unwrap();
+
+            let answer = service.clone().oneshot(request).await.unwrap();
+
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert!(answer.headers().contains_key(IDEMPOTENCY_KEY));
+            let outcome = RetryOutcome::of(answer.extensions()).unwrap();
+            assert_eq!(outcome.attempts(), 2);
+            assert_eq!(text(answer).await, "8 bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_routers_and_their_parts() {
+        let router = || Router::new().route("/charges", handler());
+        makes_another_attempt(router().layer(retried()), "/charges").await;
+        makes_another_attempt(router().route_layer(retried()), "/charges").await;
+        let nested = Router::new().nest("/v1", router().layer(retried()));
+        makes_another_attempt(nested, "/v1/charges").await;
+        let nested = Router::new().nest_service("/v1", retried().layer(router()));
+        makes_another_attempt(nested, "/v1/charges").await;
+        makes_another_attempt(handler().layer(retried()), "/").await;
+        makes_another_attempt(retried().layer(router()), "/charges").await;
+        let fallback = Router::new().fallback_service(retried().layer(router()));
+        makes_another_attempt(fallback, "/charges").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_service_that_takes_the_body_of_its_caller() {
+        let layer = RetryLayer::http().with_same_body();
+        let service = ServiceBuilder::new()
+            .layer(IdempotencyKeyLayer::new())
+            .layer(layer)
+            .service(fails_first::<Body>());
+        makes_another_attempt(service, "/").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_service_builder_with_tower_and_tower_http() {
+        let stack = ServiceBuilder::new()
+            .layer(tower_http::catch_panic::CatchPanicLayer::new())
+            .layer(retried())
+            .layer(tower_http::timeout::TimeoutLayer::with_status_code(
+                StatusCode::GATEWAY_TIMEOUT,
+                std::time::Duration::from_secs(60),
+            ))
+            .concurrency_limit(1);
+        let router = Router::new().route("/charges", handler()).layer(stack);
+        makes_another_attempt(router, "/charges").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_plain_service_and_on_boxed_ones() {
+        makes_another_attempt(retried().layer(fails_first()), "/").await;
+
+        let around = BoxCloneService::new(retried().layer(fails_first()));
+        makes_another_attempt(around, "/").await;
+        let around = BoxCloneSyncService::new(retried().layer(fails_first()));
+        makes_another_attempt(around, "/").await;
+
+        let within = BoxCloneService::new(fails_first());
+        makes_another_attempt(retried().layer(within), "/").await;
+        let within = BoxCloneSyncService::new(fails_first());
+        let service = retried().layer(within);
+        makes_another_attempt(BoxCloneSyncService::new(service), "/").await;
+    }
+}

@@ -1,19 +1,35 @@
 //! Keys, bodies and principals are the client's. Nothing that people or logs read repeats them.
 
-use std::{cell::RefCell, fmt::Debug, io, sync::Arc};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    fmt::Debug,
+    io,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use steadfast::{
-    http::{body::CapturedBody, problem::Problem},
+    core::verdict::{Cause, Failure, SafetyClass, Verdict},
+    http::{
+        body::{CapturedBody, ReplayBody},
+        problem::Problem,
+    },
     idempotency::{
         IdempotencyConfig, IdempotencyLayer, Operation, Outcome,
         scope::{self, Principal, Scope},
     },
+    retry::{
+        Backoff, Budget, IdempotencyKeyLayer, Jitter, Policy, RetryConfig, RetryLayer,
+        RetryOutcome, StoppedBy,
+    },
     store::{Incident, MemoryStore},
 };
 use steadfast_testkit::faults::{FOREVER, FaultyStore, Method};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
@@ -52,7 +68,7 @@ type Store = FaultyStore<MemoryStore>;
 
 fn layers() -> Vec<IdempotencyLayer<Store>> {
     let store = || FaultyStore::new(MemoryStore::default());
-    let config = || IdempotencyConfig::default().with_completion_wait(std::time::Duration::ZERO);
+    let config = || IdempotencyConfig::default().with_completion_wait(Duration::ZERO);
     vec![
         IdempotencyLayer::at_most_once(store(), scope::bearer_token())
             .unwrap()
@@ -80,7 +96,7 @@ async fn debug_output_repeats_nothing_of_the_client() {
             let operation = request.extensions().get::<Operation>().unwrap();
             assert_debug_is_quiet("operation", operation);
             assert_eq!(longest_hexadecimal(&format!("{operation:?}")), 8);
-            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
         }));
 
         let mut call = Box::pin(service.clone().call(request()));
@@ -120,21 +136,14 @@ fn a_principal_is_not_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_and_logs_repeat_nothing_of_the_client() {
-    // For every test of this process: a subscriber of one thread would miss what another thread has seen first. What a thread
-    // logs stays with it.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_span_events(FmtSpan::FULL)
-        .with_ansi(false)
-        .with_writer(Logs)
-        .init();
+    listen();
 
     for layer in layers() {
         every_way_to_end(&layer).await;
         // An answer that the store does not take is tried again and again.
         layer
             .handle()
-            .drain(std::time::Duration::from_secs(3_600))
+            .drain(Duration::from_secs(3_600))
             .await
             .unwrap();
         for incident in layer.handle().list_indeterminate(10).await.unwrap() {
@@ -177,7 +186,7 @@ async fn every_way_to_end(layer: &IdempotencyLayer<Store>) {
                 4 => panic!("deliberate"),
                 _ => {}
             }
-            Ok::<_, std::convert::Infallible>(answer)
+            Ok::<_, Infallible>(answer)
         }
     }));
     let send = async |request: Request<Full<Bytes>>| {
@@ -224,6 +233,211 @@ async fn every_way_to_end(layer: &IdempotencyLayer<Store>) {
     send(keyed(&format!("{KEY}-5"))).await;
     let _ = store.faults().on(Method::Complete).lose_request(FOREVER);
     send(keyed(&format!("{KEY}-6"))).await;
+}
+
+/// The layers of a client, around each other: the outer one names the operation by `KEY` where nobody else has.
+fn client(config: RetryConfig) -> (IdempotencyKeyLayer, RetryLayer) {
+    let keys = IdempotencyKeyLayer::new().with_source(|_| Some(HeaderValue::from_static(KEY)));
+    let retries = RetryLayer::http().with_config(config).unwrap();
+    (keys, retries)
+}
+
+fn at_once() -> RetryConfig {
+    RetryConfig::default().with_backoff(Backoff::constant(Duration::ZERO).with_jitter(Jitter::None))
+}
+
+fn without_key() -> Request<Full<Bytes>> {
+    let mut request = request();
+    request.headers_mut().remove("idempotency-key");
+    request
+}
+
+/// Fails at the first attempt.
+fn answers(nth: &Count) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(ANSWER));
+    if nth.add() == 1 {
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let cookie = HeaderValue::from_static(COOKIE);
+    answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_output_of_a_client_repeats_nothing_of_its_requests() {
+    let limited = at_once().with_deadline(Duration::from_secs(60));
+    for (config, attempts) in [
+        (at_once(), 2),
+        (limited, 2),
+        (at_once().with_max_attempts(1), 1),
+    ] {
+        let (keys, retries) = client(config);
+        let nth = Arc::new(Count::default());
+        let counted = Arc::clone(&nth);
+        let within = service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+            let nth = Arc::clone(&counted);
+            async move {
+                assert_eq!(request.headers()["idempotency-key"], KEY);
+                let mut body = request.into_body();
+                assert_debug_is_quiet("body", &body);
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), BODY);
+                assert_debug_is_quiet("body that was read", &body);
+                sleep(Duration::from_millis(1)).await;
+                Ok::<_, Infallible>(answers(&nth))
+            }
+        });
+        let mut service = keys.layer(retries.layer(within));
+
+        let mut call = Box::pin(service.ready().await.unwrap().call(without_key()));
+        assert_debug_is_quiet("future", &call);
+        let answer = loop {
+            match timeout(Duration::from_micros(100), &mut call).await {
+                Ok(answer) => break answer.unwrap(),
+                Err(_) => assert_debug_is_quiet("future under way", &call),
+            }
+        };
+        assert_eq!(nth.get(), attempts);
+        assert_debug_is_quiet("answer", answer.body());
+        assert_debug_is_quiet("outcome", &RetryOutcome::of(answer.extensions()));
+
+        assert_debug_is_quiet("layer of keys", &keys);
+        assert_debug_is_quiet("layer of retries", &retries);
+        assert_debug_is_quiet("service", &keys.layer(retries.layer("a service")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_output_of_a_policys_layer_repeats_no_request() {
+    struct Cards(&'static str);
+
+    impl Policy<String, String, Infallible> for Cards {
+        fn copy(&self, request: &String) -> Option<String> {
+            Some(request.clone())
+        }
+
+        fn verdict(&self, _: Result<&String, &Infallible>) -> Verdict {
+            assert_eq!(self.0, TOKEN);
+            Failure::new(SafetyClass::NotProcessed, Cause::Fault).into()
+        }
+    }
+
+    let layer = RetryLayer::new(Cards(TOKEN))
+        .with_config(at_once())
+        .unwrap();
+    let within = service_fn(async |card: String| {
+        assert_eq!(card, BODY);
+        sleep(Duration::from_millis(1)).await;
+        Ok::<_, Infallible>(ANSWER.to_owned())
+    });
+
+    let mut call = Box::pin(layer.layer(within).call(BODY.to_owned()));
+    assert_debug_is_quiet("future", &call);
+    while timeout(Duration::from_micros(100), &mut call)
+        .await
+        .is_err()
+    {
+        assert_debug_is_quiet("future under way", &call);
+    }
+    assert_debug_is_quiet("layer", &layer);
+    assert_debug_is_quiet("service", &layer.layer("a service"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_and_logs_of_a_client_repeat_nothing_of_its_requests() {
+    listen();
+    let short = Duration::from_millis(5);
+
+    for config in [
+        at_once(),
+        at_once().with_max_attempts(1),
+        at_once().with_max_attempts(2),
+        at_once().with_replay_limit(3),
+        at_once().with_attempt_timeout(short),
+        at_once().with_deadline(short),
+    ] {
+        let (keys, retries) = client(config);
+        for retries in [retries.clone().without_budget(), broke(retries)] {
+            for pause in [Duration::ZERO, short * 2] {
+                every_attempt_fails(&keys, &retries, pause).await;
+            }
+        }
+    }
+
+    let logs = Logs::of_this_thread();
+    assert_quiet("a log", &logs);
+    for stopped_by in [
+        StoppedBy::Success,
+        StoppedBy::Permanent,
+        StoppedBy::NotIdempotent,
+        StoppedBy::Attempts,
+        StoppedBy::Deadline,
+        StoppedBy::Budget,
+    ] {
+        let word = format!("stopped_by={:?}", stopped_by.as_str());
+        assert!(logs.contains(&word), "nothing with {word} was logged");
+    }
+    assert!(logs.contains("retrying"));
+    assert!(logs.contains("attempt{http.request.resend_count=1}"));
+}
+
+/// Whose budget has nothing left when an attempt has ended.
+fn broke(layer: RetryLayer) -> RetryLayer {
+    let budget = Arc::new(Budget::ratio(0.0, 1).unwrap());
+    let drained = Arc::clone(&budget);
+    layer.with_budget(budget).with_classifier(move |attempted| {
+        while drained.withdraw(Instant::now().into_std()).is_some() {}
+        attempted.verdict()
+    })
+}
+
+/// With each kind of failure, and each kind of request.
+async fn every_attempt_fails(keys: &IdempotencyKeyLayer, retries: &RetryLayer, pause: Duration) {
+    for status in [200, 425, 429, 501, 503] {
+        let service = || {
+            let nth = Arc::new(Count::default());
+            retries.layer(service_fn(
+                move |request: Request<ReplayBody<Full<Bytes>>>| {
+                    let nth = Arc::clone(&nth);
+                    async move {
+                        let _ = request.into_body().collect().await;
+                        sleep(pause).await;
+                        let mut answer = answers(&nth);
+                        if nth.get() > 1 {
+                            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+                        }
+                        Ok::<_, Infallible>(answer)
+                    }
+                },
+            ))
+        };
+        for request in [request(), without_key()] {
+            let bare = service().oneshot(request.clone()).await.unwrap();
+            let named = keys.layer(service()).oneshot(request).await.unwrap();
+            for answer in [bare, named] {
+                if let Some(problem) = answer.extensions().get::<Problem>() {
+                    assert_debug_is_quiet("problem", problem);
+                    let (_, body) = answer.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    assert_quiet("refusal", std::str::from_utf8(&body).unwrap());
+                }
+            }
+        }
+    }
+}
+
+/// From now on every thread of this process logs, to a log of its own: a subscriber of one thread would miss what another thread has
+/// seen first.
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(FmtSpan::FULL)
+            .with_ansi(false)
+            .with_writer(Logs)
+            .init();
+    });
 }
 
 /// The longest run of hexadecimal digits that could be a part of a digest: with a letter and a digit in it.

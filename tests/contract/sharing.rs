@@ -1,11 +1,16 @@
 //! All state lives in the layer: whatever it is applied to, and however often, is one.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, routing::post};
+use axum::{
+    Router,
+    body::Body,
+    routing::{get, post},
+};
 use http::{Request, StatusCode};
 use steadfast::{
     idempotency::{IdempotencyConfig, IdempotencyHandle, IdempotencyLayer, Operation, Promise},
+    retry::{Backoff, Budget, Jitter, RetryConfig, RetryLayer},
     store::MemoryStore,
 };
 use tokio::{net::TcpListener, sync::Notify};
@@ -186,6 +191,42 @@ async fn a_setter_makes_a_layer_with_limits_of_its_own_over_the_same_records() {
     assert_eq!(marker(answer.headers()), Some("false"));
     assert_eq!(marker(replay.headers()), Some("true"));
     assert_eq!(runs.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_route_pays_its_retries_from_one_budget() {
+    let at_once = Backoff::constant(Duration::ZERO).with_jitter(Jitter::None);
+    // Ten retries.
+    let budget = Budget::ratio(0.0, 1).unwrap();
+    let layer = RetryLayer::http()
+        .with_config(RetryConfig::default().with_backoff(at_once))
+        .unwrap()
+        .with_budget(budget);
+    let runs = Arc::new(Count::default());
+    let counted = Arc::clone(&runs);
+    let fails = get(async move || {
+        counted.add();
+        StatusCode::SERVICE_UNAVAILABLE
+    });
+    let router = Router::new()
+        .route("/one", fails.clone())
+        .route("/other", fails)
+        .route_layer(layer);
+    let ask = async |path: &str| {
+        let before = runs.get();
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        runs.get() - before
+    };
+
+    for _ in 0..4 {
+        assert_eq!(ask("/one").await, 3);
+    }
+    assert_eq!(ask("/other").await, 3);
+
+    assert_eq!(ask("/other").await, 1);
+    assert_eq!(ask("/one").await, 1);
 }
 
 fn client() -> reqwest::Client {

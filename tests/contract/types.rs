@@ -5,15 +5,25 @@ use std::{cell::Cell, fmt::Debug};
 use bytes::Bytes;
 use http_body_util::{Full, combinators::UnsyncBoxBody};
 use steadfast::{
-    http::body::{BytePool, Captured, CapturedBody, Collector, ReplyBody, Reservation, Unfinished},
+    http::body::{
+        BytePool, Captured, CapturedBody, Collector, ReplayBody, ReplyBody, Reservation, Unfinished,
+    },
     idempotency::{
         ConfigError, Idempotency, IdempotencyConfig, IdempotencyHandle, IdempotencyLayer,
         MissingOperation, Operation, ResponseFuture, Undrained,
         scope::{BearerToken, FromExtension, NoPrincipal, Principal},
     },
+    retry::{
+        Budget, ConfigError as RetryConfigError, Custom, CustomFuture, Elapsed,
+        IdempotencyKeyLayer, Policy, ResponseBody, ResponseFuture as RetryFuture, Retry,
+        RetryConfig, RetryLayer, RetryOutcome, SameBody, SetIdempotencyKey, Wrapped,
+    },
     store::Store,
 };
-use tower::Service;
+use tower::{
+    Service,
+    util::{BoxCloneService, BoxCloneSyncService},
+};
 
 fn shared<T: Send + Sync + 'static>() {}
 fn sent<T: Send + 'static>() {}
@@ -51,6 +61,93 @@ fn layer_service_and_handle_can_go_anywhere_and_be_cloned() {
     sent::<Idempotency<Cell<u8>, steadfast::store::MemoryStore>>();
 }
 
+/// Neither the view of errors nor a policy is asked for `Clone`, `Debug`, `Send` or `Sync` beyond its own trait.
+fn for_any_mode<M: Clone + Debug + Send + Sync + 'static, V: 'static>() {
+    shared::<RetryLayer<M, V>>();
+    cloned::<RetryLayer<M, V>>();
+    shown::<RetryLayer<M, V>>();
+
+    shared::<Retry<axum::Router, M, V>>();
+    cloned::<Retry<axum::Router, M, V>>();
+    shown::<Retry<axum::Router, M, V>>();
+
+    // A service within that is not `Sync` leaves the service usable where `Sync` is not asked for.
+    sent::<Retry<Cell<u8>, M, V>>();
+    cloned::<Retry<Cell<u8>, M, V>>();
+}
+
+/// A view that cannot leave its thread: there is never a value of it.
+type Stuck = std::rc::Rc<u8>;
+
+fn for_any_policy<P: Send + Sync + 'static>() {
+    for_any_mode::<Custom<P>, Stuck>();
+}
+
+#[test]
+fn layer_and_service_of_retries_can_go_anywhere_and_be_cloned() {
+    struct Plain;
+
+    for_any_mode::<Wrapped, Stuck>();
+    for_any_mode::<SameBody, Stuck>();
+    for_any_policy::<Plain>();
+}
+
+#[test]
+fn layer_and_service_of_keys_can_go_anywhere_and_be_cloned() {
+    shared::<IdempotencyKeyLayer>();
+    cloned::<IdempotencyKeyLayer>();
+    shown::<IdempotencyKeyLayer>();
+    defaulted::<IdempotencyKeyLayer>();
+
+    shared::<SetIdempotencyKey<axum::Router>>();
+    cloned::<SetIdempotencyKey<axum::Router>>();
+    shown::<SetIdempotencyKey<axum::Router>>();
+    sent::<SetIdempotencyKey<Cell<u8>>>();
+}
+
+#[test]
+fn the_future_of_retries_can_move_between_threads() {
+    type Boxed<B> = BoxCloneService<http::Request<B>, http::Response<Unshared>, crate::laws::Oops>;
+    type Over<B> = RetryFuture<Boxed<ReplayBody<B>>, Wrapped, Stuck, B>;
+
+    sent::<Over<Whole>>();
+    sent::<Over<Unshared>>();
+    shown::<Over<Unshared>>();
+    sent::<RetryFuture<Boxed<axum::body::Body>, SameBody, Stuck, axum::body::Body>>();
+    sent::<RetryFuture<Boxed<tonic::body::Body>, SameBody, Stuck, tonic::body::Body>>();
+}
+
+/// The service is asked for no more than its own box is, and neither are requests and responses.
+fn for_any_exchange<P, Req, Res>()
+where
+    P: Policy<Req, Res, crate::laws::Oops>,
+    Req: Send + 'static,
+    Res: Send + 'static,
+{
+    sent::<CustomFuture<BoxCloneService<Req, Res, crate::laws::Oops>, P, Req>>();
+    shown::<CustomFuture<BoxCloneService<Req, Res, crate::laws::Oops>, P, Req>>();
+    shared::<Retry<BoxCloneSyncService<Req, Res, crate::laws::Oops>, Custom<P>>>();
+}
+
+#[test]
+fn the_future_of_retries_by_a_policy_can_move_between_threads() {
+    struct Never;
+    impl Policy<Cell<u8>, Cell<u8>, crate::laws::Oops> for Never {
+        fn copy(&self, _: &Cell<u8>) -> Option<Cell<u8>> {
+            None
+        }
+
+        fn verdict(
+            &self,
+            _: Result<&Cell<u8>, &crate::laws::Oops>,
+        ) -> steadfast::core::verdict::Verdict {
+            steadfast::core::verdict::Verdict::Success
+        }
+    }
+
+    for_any_exchange::<Never, Cell<u8>, Cell<u8>>();
+}
+
 #[test]
 fn the_future_can_move_between_threads() {
     sent::<ResponseFuture<std::future::Ready<()>, Whole, std::io::Error>>();
@@ -73,6 +170,15 @@ fn values_of_the_user_are_shared_and_cloned() {
     shared::<Principal>();
     shared::<NoPrincipal>();
     shared::<BearerToken>();
+    shared::<RetryConfig>();
+    cloned::<RetryConfig>();
+    shown::<RetryConfig>();
+    defaulted::<RetryConfig>();
+    shared::<RetryConfigError>();
+    shared::<RetryOutcome>();
+    cloned::<RetryOutcome>();
+    shared::<Elapsed>();
+    shared::<Budget>();
     shared::<FromExtension<Cell<u8>, str, fn(&Cell<u8>) -> &str>>();
 }
 
@@ -90,6 +196,13 @@ fn bodies_are_what_the_body_within_is() {
     shown::<ReplyBody<Unshared>>();
     defaulted::<CapturedBody<Unshared>>();
     defaulted::<ReplyBody<Unshared>>();
+    shared::<ResponseBody<Whole>>();
+    sent::<ResponseBody<Unshared>>();
+    unpinned::<ResponseBody<Whole>>();
+    shown::<ResponseBody<Unshared>>();
+    defaulted::<ResponseBody<Unshared>>();
+    sent::<ReplayBody<Unshared>>();
+    shown::<ReplayBody<Unshared>>();
     shared::<Captured>();
     shared::<BytePool>();
     shared::<Reservation>();
@@ -114,4 +227,12 @@ fn an_error_type_is_never_changed() {
         std::convert::Infallible,
     >();
     keeps_the_error::<Around<crate::laws::Probe>, Unshared, crate::laws::Oops>();
+
+    type Retried<S, M = Wrapped> = SetIdempotencyKey<Retry<S, M>>;
+
+    keeps_the_error::<Retried<axum::Router>, axum::body::Body, std::convert::Infallible>();
+    keeps_the_error::<Retried<axum::Router, SameBody>, axum::body::Body, std::convert::Infallible>(
+    );
+    keeps_the_error::<Retried<tonic::transport::Channel, SameBody>, tonic::body::Body, _>();
+    keeps_the_error::<Retried<crate::laws::Probe>, Unshared, crate::laws::Oops>();
 }

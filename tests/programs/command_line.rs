@@ -113,6 +113,7 @@ async fn the_environment_configures_what_flags_do_not() {
         ("PAYMENTS_LISTEN", "127.0.0.1:0"),
         ("PAYMENTS_PROVIDER_LISTEN", "not used"),
         ("PAYMENTS_PROVIDER_URL", provider_program.provider_url()),
+        ("PAYMENTS_PROVIDER_ATTEMPTS", "2"),
         ("PAYMENTS_PROVIDER_TIMEOUT", "250ms"),
         ("PAYMENTS_LEASE", "90s"),
         ("PAYMENTS_STORE", "sqlite:from-environment.db"),
@@ -124,10 +125,11 @@ async fn the_environment_configures_what_flags_do_not() {
     assert_eq!(program.provider_url(), provider_program.provider_url());
     assert!(folder.path().join("from-flag.db").is_file());
     assert!(!folder.path().join("from-environment.db").exists());
-    let slow = json!({"mode": "slow", "latency_ms": 30_000, "count": 1});
+    let slow = json!({"mode": "slow", "latency_ms": 30_000, "count": 2});
     provider.faults(&slow).await;
     let late = Client::new(program.api()).charge("k", &of_amount(1)).await;
     assert_eq!(late.status, 503, "the provider's time is up after 250 ms");
+    assert_eq!(provider.ledger().await.calls, 2);
 }
 
 #[tokio::test]
@@ -157,6 +159,7 @@ fn what_it_does_not_know_it_refuses() {
         &["provider", "--store", "memory:"],
         &["serve", "--lease", "5"],
         &["serve", "--lease", "0s"],
+        &["serve", "--provider-attempts", "0"],
         &["serve", "--provider-timeout", "soon"],
         &["serve", "--store", "redis://localhost"],
         &["serve", "--provider-url", "https://example.org"],

@@ -55,7 +55,42 @@ async fn while_the_provider_is_down_a_charge_can_be_tried_again_with_its_key() {
     assert_eq!((up.status, up.replayed()), (201, Some(false)));
     assert_eq!((again.status, again.replayed()), (201, Some(true)));
     let ledger = stage.provider.ledger().await;
-    assert_eq!((ledger.charges.len(), ledger.calls), (1, 4));
+    assert_eq!((ledger.charges.len(), ledger.calls), (1, 3 * 3 + 1));
+}
+
+#[tokio::test]
+async fn a_fault_that_passes_is_no_clients_business() {
+    let stage = stage(&[]).await;
+    stage
+        .provider
+        .faults(&json!({"mode": "down", "count": 2}))
+        .await;
+
+    let healed = stage.client.charge("k", &of_amount(100)).await;
+
+    assert_eq!((healed.status, healed.replayed()), (201, Some(false)));
+    let ledger = stage.provider.ledger().await;
+    assert_eq!((ledger.charges.len(), ledger.calls), (1, 3));
+    let log = stage.program.logs();
+    for attempt in ["attempt=2", "attempt=3"] {
+        let lines = log.lines().filter(|line| line.contains("retrying"));
+        let shown = lines.filter(|line| line.contains(attempt)).count();
+        assert_eq!(shown, 1, "{attempt}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn one_attempt_is_one_call_of_the_provider() {
+    let stage = stage(&["--provider-attempts", "1"]).await;
+    stage
+        .provider
+        .faults(&json!({"mode": "down", "count": 1}))
+        .await;
+
+    let down = stage.client.charge("k", &of_amount(100)).await;
+
+    assert_eq!(down.problem(), (503, "provider-unavailable".into()));
+    assert_eq!(stage.provider.ledger().await.calls, 1);
 }
 
 #[tokio::test]
@@ -84,7 +119,7 @@ async fn a_lost_response_is_not_a_second_charge() {
     let stage = stage(&[]).await;
     stage
         .provider
-        .faults(&json!({"mode": "lose_response", "count": 1}))
+        .faults(&json!({"mode": "lose_response", "count": 3}))
         .await;
 
     let lost = stage.client.charge("k", &of_amount(100)).await;
@@ -100,13 +135,13 @@ async fn a_lost_response_is_not_a_second_charge() {
     assert_eq!(found.status, 201);
     assert_eq!(found.json()["provider_id"], charged_once[0].id);
     let ledger = stage.provider.ledger().await;
-    assert_eq!((ledger.charges, ledger.calls), (charged_once, 2));
+    assert_eq!((ledger.charges, ledger.calls), (charged_once, 4));
 }
 
 #[tokio::test]
 async fn a_provider_slower_than_the_limit_has_charged_once() {
     let stage = stage(&["--provider-timeout", "300ms"]).await;
-    let slow = json!({"mode": "slow", "latency_ms": 30_000, "count": 1});
+    let slow = json!({"mode": "slow", "latency_ms": 30_000, "count": 3});
     stage.provider.faults(&slow).await;
 
     let late = stage.client.charge("k", &of_amount(100)).await;
@@ -115,7 +150,20 @@ async fn a_provider_slower_than_the_limit_has_charged_once() {
     assert_eq!(late.problem(), (503, "provider-unavailable".into()));
     assert_eq!((found.status, found.replayed()), (201, Some(false)));
     let ledger = stage.provider.ledger().await;
-    assert_eq!((ledger.charges.len(), ledger.calls), (1, 2));
+    assert_eq!((ledger.charges.len(), ledger.calls), (1, 4));
+}
+
+#[tokio::test]
+async fn each_attempt_has_the_time_of_one() {
+    let stage = stage(&["--provider-timeout", "300ms"]).await;
+    let slow = json!({"mode": "slow", "latency_ms": 30_000, "count": 2});
+    stage.provider.faults(&slow).await;
+
+    let healed = stage.client.charge("k", &of_amount(100)).await;
+
+    assert_eq!((healed.status, healed.replayed()), (201, Some(false)));
+    let ledger = stage.provider.ledger().await;
+    assert_eq!((ledger.charges.len(), ledger.calls), (1, 3));
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub(crate) async fn stage_of(provider: &Url) -> (payments::App, payments::App) {
         let deps = Deps {
             store: Database::open(&StoreUrl::Memory).await.unwrap().store,
             charges: charges.clone(),
-            provider: ProviderClient::new(provider, Duration::from_secs(30)).unwrap(),
+            provider: ProviderClient::new(provider, 1, Duration::from_secs(30)).unwrap(),
             lease: Duration::from_secs(60),
         };
         payments::app(deps).unwrap()

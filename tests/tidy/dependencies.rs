@@ -15,7 +15,7 @@ struct Ships {
     private: &'static [&'static str],
 }
 
-const SHIPS: [Ships; 8] = [
+const SHIPS: [Ships; 9] = [
     Ships {
         library: "steadfast",
         public: &[],
@@ -29,9 +29,31 @@ const SHIPS: [Ships; 8] = [
     },
     Ships {
         library: "steadfast-http",
-        // serde_json: a member of a problem is one of its values. tokio: a deadline is a moment of its clock.
-        public: &["bytes", "http", "http-body", "serde_json", "tokio"],
-        private: &["base64", "percent-encoding", "pin-project-lite", "prost"],
+        // serde_json: a member of a problem is one of its values. tokio: a deadline is a moment of its clock. axum-core, reqwest, tonic:
+        // bodies that can hold any other; and reqwest's client in a stack of layers, hence tower's two.
+        public: &[
+            "axum-core",
+            "bytes",
+            "http",
+            "http-body",
+            "reqwest",
+            "serde_json",
+            "tokio",
+            "tonic",
+            "tower-layer",
+            "tower-service",
+        ],
+        private: &[
+            "base64",
+            "h2",
+            "httpdate",
+            "hyper",
+            "hyper-util",
+            "percent-encoding",
+            "pin-project-lite",
+            "prost",
+            "sync_wrapper",
+        ],
     },
     Ships {
         library: "steadfast-idempotency",
@@ -53,6 +75,18 @@ const SHIPS: [Ships; 8] = [
             "tokio",
             "tokio-util",
             "tracing",
+        ],
+    },
+    Ships {
+        library: "steadfast-retry",
+        public: &["bytes", "http", "http-body", "tower-layer", "tower-service"],
+        private: &[
+            "fastrand",
+            "metrics",
+            "pin-project-lite",
+            "tokio",
+            "tracing",
+            "uuid",
         ],
     },
     // No HTTP and no tower: a store keeps bytes.

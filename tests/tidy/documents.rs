@@ -112,39 +112,54 @@ fn no_two_crates_open_with_the_same_sentence() {
     );
 }
 
+/// A table of metrics, and where the code reports them.
+const METRICS: [(&str, &[&str]); 2] = [
+    (
+        "crates/steadfast-idempotency/README.md",
+        &[
+            "crates/steadfast-idempotency/src",
+            "crates/steadfast-store/src",
+        ],
+    ),
+    (
+        "crates/steadfast-retry/README.md",
+        &["crates/steadfast-retry/src"],
+    ),
+];
+
 #[test]
-fn the_table_of_metrics_names_those_that_the_code_reports_and_no_others() {
-    let readme = read(&root().join("crates/steadfast-idempotency/README.md"));
-    let documented: BTreeSet<&str> = readme
-        .lines()
-        .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
-        .filter(|name| name.starts_with("steadfast_"))
-        .collect();
+fn each_table_of_metrics_names_those_that_the_code_reports_and_no_others() {
+    let mut problems = Vec::new();
+    for (table, sources) in METRICS {
+        let readme = read(&root().join(table));
+        let documented: BTreeSet<&str> = readme
+            .lines()
+            .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+            .filter(|name| name.starts_with("steadfast_"))
+            .collect();
+        let texts: Vec<String> = files::with_extension("rs")
+            .iter()
+            .filter(|path| {
+                sources
+                    .iter()
+                    .any(|folder| path.starts_with(root().join(folder)))
+            })
+            .map(|path| read(path))
+            .collect();
+        let reported: BTreeSet<&str> = texts
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .filter(|name| name.starts_with("steadfast_"))
+            .collect();
+        assert!(!reported.is_empty(), "a name is a constant on a line");
+        let differing = reported.symmetric_difference(&documented);
+        problems.extend(differing.map(|name| format!("{name} ({table})")));
+    }
 
-    let sources = [
-        "crates/steadfast-idempotency/src",
-        "crates/steadfast-store/src",
-    ]
-    .map(|folder| root().join(folder));
-    let texts: Vec<String> = files::with_extension("rs")
-        .iter()
-        .filter(|path| sources.iter().any(|folder| path.starts_with(folder)))
-        .map(|path| read(path))
-        .collect();
-    let reported: BTreeSet<&str> = texts
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
-        .filter(|name| name.starts_with("steadfast_"))
-        .collect();
-
-    let problems: Vec<String> = reported
-        .symmetric_difference(&documented)
-        .map(|&name| name.to_owned())
-        .collect();
-    assert!(!reported.is_empty(), "a name is a constant on a line");
     assert_none(
         &problems,
-        "give each metric its row in the README of steadfast-idempotency, the reaper's too, and its name a constant in the code",
+        "give each metric its row in the README of its layer, the reaper's in that of steadfast-idempotency, and its name a constant \
+         in the code",
     );
 }

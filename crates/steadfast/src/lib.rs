@@ -5,6 +5,8 @@ pub use steadfast_core as core;
 pub use steadfast_http as http;
 #[cfg(feature = "idempotency")]
 pub use steadfast_idempotency as idempotency;
+#[cfg(feature = "retry")]
+pub use steadfast_retry as retry;
 #[cfg(any(
     feature = "idempotency",
     feature = "store-postgres",

@@ -3,11 +3,12 @@
 use crate::step::Step;
 
 /// The crates that stand on crates.io. Each is checked alone, where no neighbour's features help it to compile.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "steadfast",
     "steadfast-core",
     "steadfast-http",
     "steadfast-idempotency",
+    "steadfast-retry",
     "steadfast-store",
     "steadfast-store-postgres",
     "steadfast-store-sqlite",
@@ -15,7 +16,19 @@ const LIBRARIES: [&str; 8] = [
 ];
 
 /// The features of the facade, each checked without the others.
-const FACADE_FEATURES: [&str; 3] = ["idempotency", "store-postgres", "store-sqlite"];
+const FACADE_FEATURES: [&str; 8] = [
+    "axum",
+    "hyper-util",
+    "idempotency",
+    "reqwest",
+    "retry",
+    "store-postgres",
+    "store-sqlite",
+    "tonic",
+];
+
+/// The features of `steadfast-http` that the facade has only as parts of others.
+const TRANSPORTS: [&str; 2] = ["h2", "hyper"];
 
 /// Runs every step, also after one that failed, and says whether all passed.
 pub(crate) fn run() -> bool {
@@ -60,19 +73,22 @@ fn steps() -> Vec<Step> {
             &["--package", library, "--no-default-features"],
         )
     }));
-    steps.extend(FACADE_FEATURES.map(|feature| {
-        clippy(
-            &format!("feature {feature} alone"),
-            &[
-                "--package",
-                "steadfast",
-                "--no-default-features",
-                "--features",
-                feature,
-            ],
-        )
-    }));
+    steps.extend(FACADE_FEATURES.map(|feature| with_feature("steadfast", feature)));
+    steps.extend(TRANSPORTS.map(|feature| with_feature("steadfast-http", feature)));
     steps
+}
+
+fn with_feature(library: &str, feature: &str) -> Step {
+    clippy(
+        &format!("{library} with {feature} alone"),
+        &[
+            "--package",
+            library,
+            "--no-default-features",
+            "--features",
+            feature,
+        ],
+    )
 }
 
 fn clippy(name: &str, selection: &[&str]) -> Step {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test and doctest of the workspace.
+//! `cargo xtask test`: every test and doctest of the workspace, and every interleaving of what is lock-free.
 
 mod tally;
 
@@ -35,9 +35,27 @@ pub(crate) fn run(passed_on: &[String]) -> bool {
     arguments.extend(passed_on.iter().map(String::as_str));
     let mut tally = Tally::default();
     let passed = Step::cargo("test", arguments).run_reading(|output| copy(output, &mut tally));
+    // Whoever chooses tests did not choose these.
+    let explored =
+        !passed_on.is_empty() || interleavings().run_reading(|output| copy(output, &mut tally));
 
     eprintln!("==> test: {tally}");
-    passed && !tally.found_failure()
+    passed && explored && !tally.found_failure()
+}
+
+/// Every interleaving of what threads do to a budget. loom takes the place of std's atomics there, so it is another build, with a
+/// folder of its own: in the common one it would replace the usual build, and be replaced by it.
+fn interleavings() -> Step {
+    let arguments = [
+        "test",
+        "--package",
+        "steadfast-core",
+        "--lib",
+        "--target-dir",
+        "target/loom",
+        "loom",
+    ];
+    Step::cargo("interleavings", arguments).with_env("RUSTFLAGS", "--cfg loom")
 }
 
 /// Shows the output as it comes, and counts what it reports.

@@ -1,0 +1,166 @@
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use steadfast_http::{BoxError, body::Captured};
+use tokio::time::{Instant, Sleep, sleep};
+
+pin_project! {
+    /// The body of a response that passed the layer: the destination's own, or one that the layer made up.
+    pub struct ResponseBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B> {
+        Passed { #[pin] body: B, idle: Option<Pin<Box<Idle>>> },
+        Own { #[pin] body: Captured },
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// The destination's own, which fails where it pauses for longer than `idle_timeout`.
+    pub(crate) fn passed(body: B, idle_timeout: Option<Duration>) -> Self {
+        let idle = idle_timeout.map(|timeout| Box::pin(Idle::new(timeout)));
+        Self {
+            kind: Kind::Passed { body, idle },
+        }
+    }
+
+    pub(crate) fn own(body: Bytes) -> Self {
+        Self {
+            kind: Kind::Own { body: body.into() },
+        }
+    }
+}
+
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Passed { .. } => "passed",
+            Kind::Own { .. } => "own",
+        };
+        f.debug_struct("ResponseBody")
+            .field("kind", &kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Own { body } => body.poll_frame(cx).map_err(|never| match never {}),
+            KindProj::Passed { body, idle } => match (body.poll_frame(cx), idle) {
+                (Poll::Ready(frame), None) => Poll::Ready(frame.map(|f| f.map_err(Into::into))),
+                (Poll::Ready(frame), Some(idle)) => {
+                    idle.as_mut().end();
+                    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                }
+                (Poll::Pending, None) => Poll::Pending,
+                (Poll::Pending, Some(idle)) => {
+                    idle.as_mut().poll(cx).map(|error| Some(Err(error.into())))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own { body } => body.is_end_stream(),
+            Kind::Passed { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own { body } => body.size_hint(),
+            Kind::Passed { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+pin_project! {
+    /// Times the pauses of a body. A pause counts only while somebody waits.
+    struct Idle {
+        timeout: Duration,
+        paused: bool,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            paused: false,
+            sleep: sleep(timeout),
+        }
+    }
+
+    fn end(self: Pin<&mut Self>) {
+        *self.project().paused = false;
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyIdle> {
+        let mut this = self.project();
+        let timeout = *this.timeout;
+        if !*this.paused {
+            *this.paused = true;
+            // A moment beyond what the clock can say never comes: `sleep` was made with one far away.
+            if let Some(moment) = Instant::now().checked_add(timeout) {
+                this.sleep.as_mut().reset(moment);
+            }
+        }
+        this.sleep.poll(cx).map(|()| BodyIdle { timeout })
+    }
+}
+
+/// The body of a response paused for too long.
+#[derive(Debug)]
+pub struct BodyIdle {
+    timeout: Duration,
+}
+
+impl BodyIdle {
+    /// How long it paused.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+impl fmt::Display for BodyIdle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the response body paused for {:?}", self.timeout)
+    }
+}
+
+impl Error for BodyIdle {}

@@ -1,0 +1,327 @@
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use steadfast_core::retry::StoppedBy;
+use steadfast_http::{
+    BoxError,
+    body::Replay,
+    classify::{ErrorView, Typed},
+    problem::Code,
+};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::{
+    CustomFuture, Policy, ResponseBody, ResponseFuture,
+    call::Call,
+    custom::CustomExchange,
+    future::{HttpState, State},
+    http::{HttpExchange, Kept, deadline_of, names_a_deadline, refusal, stamp},
+    limit::Times,
+    mode::{BodyMode, Custom, Wrapped},
+    outcome::RetryOutcome,
+    shared::{Core, Shared},
+    signal::{self, Passed},
+};
+
+/// Makes another attempt where it is safe, useful and affordable. See the [crate docs](crate).
+///
+/// It is ready when its inner service is; further attempts are made on another clone of it, which each of them polls ready anew.
+pub struct Retry<S, M = Wrapped, V = Typed> {
+    inner: S,
+    core: Arc<Core<S>>,
+    mode: M,
+    view: PhantomData<fn() -> V>,
+}
+
+impl<S: Clone, M, V> Retry<S, M, V> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>, mode: M) -> Self {
+        Self {
+            core: Arc::new(Core::new(shared, inner.clone())),
+            inner,
+            mode,
+            view: PhantomData,
+        }
+    }
+}
+
+impl<S, M, V> Retry<S, M, V> {
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service. Further attempts are made on a clone that was taken before.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.core.shared
+    }
+
+    /// Whether a request that is sent now may be sent again. It counts as an original.
+    fn affords(&self, now: Instant) -> bool {
+        self.shared().budget().is_none_or(|budget| {
+            let now = now.into_std();
+            budget.deposit(now);
+            budget.has_token(now)
+        })
+    }
+}
+
+impl<S, M, V, B, RB> Service<Request<B>> for Retry<S, M, V>
+where
+    M: BodyMode<B>,
+    V: ErrorView<S::Error>,
+    S: Service<Request<M::Body>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    RB: Body + Send + 'static,
+{
+    type Response = Response<ResponseBody<RB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, M, V, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = self.shared();
+        let body_idle_timeout = shared.config().body_idle_timeout;
+        let start = Start::of(&request, shared);
+        if start.is_watched {
+            let state = self.start_watched(request, start);
+            return ResponseFuture::new(state, body_idle_timeout);
+        }
+        if !start.retries {
+            let attempt = self.inner.call(request.map(M::once));
+            return ResponseFuture::new(State::Passed { attempt }, body_idle_timeout);
+        }
+        let now = Instant::now();
+        if !start.fits {
+            shared.signals().passed(Passed::Body);
+            return self.start_unkept(request, false, now);
+        }
+        if !self.affords(now) {
+            self.shared().signals().passed(Passed::Budget);
+            return self.start_unkept(request, true, now);
+        }
+
+        let (head, body) = request.into_parts();
+        let shared = &*self.core.shared;
+        let (replay, body) = Replay::new(body, shared.config().replay_limit, &shared.pool);
+        let kept = head.clone();
+        let span = signal::attempt_span(0);
+        let attempt = {
+            let _entered = span.enter();
+            self.inner.call(Request::from_parts(head, M::attempt(body)))
+        };
+        ResponseFuture {
+            state: State::First {
+                attempt,
+                exchange: Some(HttpExchange::keeping(
+                    Arc::clone(&self.core),
+                    Kept { head: kept, replay },
+                )),
+                started: now,
+                span,
+            },
+            body_idle_timeout,
+        }
+    }
+}
+
+/// How a request can be started.
+#[derive(Clone, Copy)]
+struct Start {
+    /// More than one attempt may be made.
+    retries: bool,
+    /// Its body does not say that it is larger than what is kept.
+    fits: bool,
+    /// Something may cut it, or wants to know its outcome.
+    is_watched: bool,
+}
+
+impl Start {
+    fn of<B>(request: &Request<B>, shared: &Shared) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let config = shared.config();
+        let retries = config.rules.max_attempts() > 1;
+        Self {
+            retries,
+            fits: !Replay::exceeds(request.body(), config.replay_limit),
+            is_watched: config.is_limited()
+                || names_a_deadline(request, shared)
+                || retries && shared.counts_outcomes(),
+        }
+    }
+}
+
+impl<S, M, V> Retry<S, M, V> {
+    /// A request that cannot be sent again, and that nothing cuts.
+    fn start_unkept<B>(
+        &mut self,
+        request: Request<B>,
+        unaffordable: bool,
+        now: Instant,
+    ) -> ResponseFuture<S, M, V, B>
+    where
+        M: BodyMode<B>,
+        S: Service<Request<M::Body>>,
+    {
+        let core = Arc::clone(&self.core);
+        let (exchange, request) = HttpExchange::once(core, request, unaffordable);
+        let span = signal::attempt_span(0);
+        let attempt = span.in_scope(|| self.inner.call(request));
+        let state = State::First {
+            attempt,
+            exchange: Some(exchange),
+            started: now,
+            span,
+        };
+        ResponseFuture::new(state, self.shared().config().body_idle_timeout)
+    }
+
+    /// A request that something may cut, or whose outcome somebody wants to know.
+    fn start_watched<B, RB>(&mut self, request: Request<B>, start: Start) -> HttpState<S, M, V, B>
+    where
+        M: BodyMode<B>,
+        V: ErrorView<S::Error>,
+        S: Service<Request<M::Body>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+        RB: Body + Send + 'static,
+    {
+        let shared = &*self.core.shared;
+        let now = Instant::now();
+        let deadline = deadline_of(&request, shared, now);
+        let times = Times::new(now, deadline, shared.config());
+        let limit = times.limit(now);
+        if limit.is_some_and(|limit| limit.has_passed(now)) {
+            let outcome = RetryOutcome::new(0, StoppedBy::Deadline);
+            shared.signals().stopped(outcome);
+            let own = refusal(shared, Code::DeadlinePassed, outcome, false);
+            // What the inner service has reserved for this call is wanted by others.
+            self.inner = self.core.spare();
+            return State::Refused { own: Some(own) };
+        }
+
+        let Start { retries, fits, .. } = start;
+        let affords = retries && fits && self.affords(now);
+        let core = Arc::clone(&self.core);
+        let (exchange, mut request) = if affords {
+            let (kept, request) = Kept::of::<M>(request, &core.shared);
+            (HttpExchange::<S, M, V, B>::keeping(core, kept), request)
+        } else {
+            if retries {
+                let because = if fits { Passed::Budget } else { Passed::Body };
+                shared.signals().passed(because);
+            }
+            HttpExchange::once(core, request, retries && fits)
+        };
+        if let Some(limit) = limit {
+            stamp(&mut request, limit, &self.core.shared, now);
+        }
+        let call = Call::new(exchange, times, limit);
+        let span = signal::attempt_span(0);
+        let attempt = span.in_scope(|| self.inner.call(request));
+        State::Again {
+            rest: Box::pin(call.with_first(attempt, span)),
+        }
+    }
+}
+
+impl<S, P, Req> Service<Req> for Retry<S, Custom<P>>
+where
+    P: Policy<Req, S::Response, S::Error>,
+    S: Service<Req> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Response: Send + 'static,
+    S::Error: Into<BoxError> + Send + 'static,
+    Req: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = CustomFuture<S, P, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let shared = &*self.core.shared;
+        let config = shared.config();
+        let retries = config.rules.max_attempts() > 1;
+        let is_limited = config.is_limited();
+        if !retries && !is_limited {
+            let attempt = self.inner.call(request);
+            return CustomFuture::new(State::Passed { attempt });
+        }
+        let now = Instant::now();
+        let times = Times::new(now, config.deadline_from(now), config);
+        let limit = times.limit(now);
+        let policy = Arc::clone(&self.mode.0);
+        let idempotent = policy.is_idempotent(&request);
+        let copy = if retries { policy.copy(&request) } else { None };
+        // Where it cannot be sent again, it is no original.
+        let unaffordable = copy.is_some() && !self.affords(now);
+        let kept = copy.filter(|_| !unaffordable);
+        let core = Arc::clone(&self.core);
+        let exchange = CustomExchange::new(core, policy, idempotent, kept, unaffordable);
+        let span = signal::attempt_span(0);
+        let attempt = span.in_scope(|| self.inner.call(request));
+        CustomFuture::new(match limit {
+            None => State::First {
+                attempt,
+                exchange: Some(exchange),
+                started: now,
+                span,
+            },
+            Some(_) => State::Again {
+                rest: Box::pin(Call::new(exchange, times, limit).with_first(attempt, span)),
+            },
+        })
+    }
+}
+
+// By hand: a derived one would ask for `V: Clone`.
+impl<S: Clone, M: Clone, V> Clone for Retry<S, M, V> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            core: Arc::clone(&self.core),
+            mode: self.mode.clone(),
+            view: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, M, V> fmt::Debug for Retry<S, M, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("inner", &self.inner)
+            .field("shared", &self.core.shared)
+            .finish_non_exhaustive()
+    }
+}
