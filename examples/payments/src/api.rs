@@ -236,7 +236,9 @@ impl From<ProviderError> for Problem {
     fn from(error: ProviderError) -> Self {
         match error {
             ProviderError::KeyReused => key_used_before(),
-            ProviderError::Failing { .. } | ProviderError::Unreachable(_) => {
+            ProviderError::Elapsed
+            | ProviderError::Failing { .. }
+            | ProviderError::Unreachable(_) => {
                 tracing::warn!(error = &error as &dyn Error, "no answer from the provider");
                 Self::unavailable(
                     "provider-unavailable",

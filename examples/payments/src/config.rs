@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use reqwest::Url;
 
 /// A payments API that charges once, whatever the client, the network or the process does.
@@ -63,7 +63,12 @@ pub struct ServeConfig {
     #[arg(value_parser = provider_url)]
     pub provider_url: Option<Url>,
 
-    /// How long one call of the provider may take
+    /// How often one charge calls the provider at most, the first call counted; 1 disables retries
+    #[arg(long, env = "PAYMENTS_PROVIDER_ATTEMPTS", value_name = "NUMBER")]
+    #[arg(default_value = "3", value_parser = value_parser!(u32).range(1..))]
+    pub provider_attempts: u32,
+
+    /// How long one call of the provider may take, each attempt by itself
     #[arg(long, env = "PAYMENTS_PROVIDER_TIMEOUT", value_name = "DURATION")]
     #[arg(default_value = "2s", value_parser = positive_duration)]
     pub provider_timeout: Duration,

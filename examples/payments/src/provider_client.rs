@@ -3,14 +3,21 @@
 use std::{error::Error, fmt, time::Duration};
 
 use http::StatusCode;
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Request, Response, Url, redirect};
 use serde::Deserialize;
 use serde_json::json;
+use steadfast::{
+    http::{LocalRejection, reqwest::ReqwestLayer},
+    retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
+};
+use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 /// A client of one provider, shared by its clones.
 #[derive(Clone, Debug)]
 pub struct ProviderClient {
     http: Client,
+    /// The same client, which sends again what may be sent again.
+    stack: BoxCloneSyncService<Request, Response, reqwest::Error>,
     charges: String,
 }
 
@@ -26,21 +33,38 @@ pub struct ProviderCharge {
 }
 
 impl ProviderClient {
-    /// A client whose every call takes `timeout` at most, from connecting to the last byte of the answer.
+    /// A client that makes so many attempts at most, each of which has `timeout` to the head of its answer, and as much for each
+    /// pause in its body.
     ///
     /// # Errors
     ///
-    /// The system does not let a client be made.
-    pub fn new(provider: &Url, timeout: Duration) -> Result<Self, reqwest::Error> {
+    /// The system does not let a client be made, or there is no attempt or no time.
+    pub fn new(
+        provider: &Url,
+        attempts: u32,
+        timeout: Duration,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let http = Client::builder()
             .no_proxy()
             // A redirected POST may be sent twice, or become a GET.
             .redirect(redirect::Policy::none())
-            .timeout(timeout)
+            // One layer retries.
+            .retry(reqwest::retry::never())
             .build()?;
+        let retry = RetryLayer::http()
+            .with_name("card-provider")
+            .with_config(config(attempts, timeout))?;
+        let layers = ServiceBuilder::new()
+            // Every call has a key, on which the provider deduplicates: so it may be sent again whatever became of it.
+            .layer(IdempotencyKeyLayer::new())
+            .layer(retry);
+        let stack = ServiceBuilder::new()
+            .layer(ReqwestLayer::new(layers))
+            .service(http.clone());
         let base = provider.as_str().trim_end_matches('/');
         Ok(Self {
             http,
+            stack: BoxCloneSyncService::new(stack),
             charges: format!("{base}/charges"),
         })
     }
@@ -60,14 +84,22 @@ impl ProviderClient {
         amount: i64,
         currency: &str,
     ) -> Result<ProviderCharge, ProviderError> {
-        let response = self
+        let request = self
             .http
             .post(&self.charges)
             .header("idempotency-key", key)
             .json(&json!({"amount": amount, "currency": currency}))
-            .send()
+            .build()
+            .map_err(ProviderError::Unreachable)?;
+        let response = self
+            .stack
+            .clone()
+            .oneshot(request)
             .await
             .map_err(ProviderError::Unreachable)?;
+        if response.extensions().get::<LocalRejection>().is_some() {
+            return Err(ProviderError::Elapsed);
+        }
         let status = response.status();
         let body = response.bytes().await.map_err(ProviderError::Unreachable)?;
 
@@ -85,6 +117,13 @@ impl ProviderClient {
         }
         Err(refusal(status, &body))
     }
+}
+
+fn config(attempts: u32, timeout: Duration) -> RetryConfig {
+    RetryConfig::default()
+        .with_max_attempts(attempts)
+        .with_attempt_timeout(timeout)
+        .with_body_idle_timeout(timeout)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
@@ -115,6 +154,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
 /// There is no answer to go on with.
 #[derive(Debug)]
 pub enum ProviderError {
+    /// The last attempt took too long.
+    Elapsed,
     /// It answered that it cannot work now, or is still at work on this key.
     Failing {
         /// The status of its answer.
@@ -127,7 +168,7 @@ pub enum ProviderError {
         /// The status of its answer.
         status: StatusCode,
     },
-    /// No answer came in time.
+    /// No answer came.
     Unreachable(reqwest::Error),
     /// Its answer means nothing.
     Unreadable(serde_json::Error),
@@ -143,6 +184,7 @@ pub enum ProviderError {
 impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Elapsed => f.write_str("the provider did not answer in time"),
             Self::Failing { status } => write!(f, "the provider is failing with status {status}"),
             Self::KeyReused => f.write_str("the provider has another charge under this key"),
             Self::Refused { status } => write!(f, "the provider refused with status {status}"),
@@ -160,7 +202,8 @@ impl Error for ProviderError {
         match self {
             Self::Unreachable(error) => Some(error),
             Self::Unreadable(error) => Some(error),
-            Self::Failing { .. }
+            Self::Elapsed
+            | Self::Failing { .. }
             | Self::KeyReused
             | Self::Refused { .. }
             | Self::WrongAmount { .. } => None,

@@ -6,7 +6,7 @@ use super::{
     answer::Answer,
     bank::Ledger,
     clients::{Order, Sent},
-    scenes::Scene,
+    scenes::{ATTEMPTS, Scene},
 };
 
 /// What broke, in words. Nothing is assumed: a charge counts if it stands in the ledger, an answer if a client has it.
@@ -42,14 +42,13 @@ pub(super) fn judge(scene: &Scene, sent: &[Sent], ledger: &Ledger) -> Vec<String
 
 /// The calls in the ledger if there may be that many, else what comes next to it.
 ///
-/// A 503 admits that an execution may have been lost, and the next one calls again: on a slow machine the database may not answer in
-/// time.
+/// A 503 admits that an execution may have been lost with all its attempts, and the next one calls again: on a slow machine the
+/// database may not answer in time.
 fn allowed_calls(scene: &Scene, sent: &[Sent], ledger: &Ledger) -> u64 {
     let answers = sent.iter().filter_map(|sent| sent.answer.as_ref());
     let unknown = answers.filter(|answer| answer.is_unknown()).count();
-    let most = scene
-        .calls
-        .saturating_add(u64::try_from(unknown).unwrap_or(u64::MAX));
+    let unknown = u64::try_from(unknown).unwrap_or(u64::MAX);
+    let most = scene.calls.saturating_add(unknown.saturating_mul(ATTEMPTS));
     ledger.calls.clamp(scene.calls, most)
 }
 

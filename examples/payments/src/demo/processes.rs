@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -44,6 +44,7 @@ pub(super) struct Process {
     child: Child,
     name: String,
     address: String,
+    log: PathBuf,
 }
 
 impl Process {
@@ -58,6 +59,7 @@ impl Process {
             child,
             name: name.to_owned(),
             address: String::new(),
+            log: stderr.clone(),
         };
 
         let deadline = Instant::now() + START_LIMIT;
@@ -94,6 +96,19 @@ impl Process {
     /// Its number in the system.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has logged under this message, from the message on.
+    pub(super) fn logged(&self, message: &str) -> Result<Vec<String>, Failure> {
+        let name = &self.name;
+        let log = fs::read_to_string(&self.log).map_err(|error| {
+            Failure::because(format!("failed to read the log of {name}"), error)
+        })?;
+        let message = format!(": {message} ");
+        let found = log
+            .lines()
+            .filter_map(|line| line.find(&message).map(|at| &line[at + 2..]));
+        Ok(found.map(str::to_owned).collect())
     }
 
     /// Asks it with SIGTERM to finish what it has begun, and returns when it is gone.
@@ -220,6 +235,7 @@ mod tests {
             child,
             name: "shell".to_owned(),
             address: String::new(),
+            log: PathBuf::new(),
         };
 
         let status = process.end().await.unwrap();

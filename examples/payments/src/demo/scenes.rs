@@ -1,6 +1,7 @@
 //! The scenes, in the order of playing. A new one is a file here and a line in [`SCENES`].
 
 mod double_click;
+mod flapping_provider;
 mod herd;
 mod killed_in_mid_charge;
 mod lost_response;
@@ -19,8 +20,9 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) const SCENES: [Scene; 6] = [
+pub(super) const SCENES: [Scene; 7] = [
     double_click::SCENE,
+    flapping_provider::SCENE,
     lost_response::SCENE,
     slow_provider::SCENE,
     killed_in_mid_charge::SCENE,
@@ -30,6 +32,9 @@ pub(super) const SCENES: [Scene; 6] = [
 
 /// The layer's own default, longer than any scene: only the scene of a lost process waits for the end of a lease.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// How often an API of the demo calls the provider for one execution, at most.
+pub(super) const ATTEMPTS: u64 = 3;
 
 /// One promise, and how it is tried.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +47,8 @@ pub(super) struct Scene {
     pub(super) order: Order,
     /// How many charges the provider may have made at the end: that many, not fewer.
     pub(super) charges: usize,
-    /// How often the provider is asked for them, if no client is told 503. Each 503 may stand for one more.
+    /// How often the provider is asked for them, if no client is told 503. Each 503 may stand for as many more as an API makes
+    /// [attempts](ATTEMPTS).
     pub(super) calls: u64,
     /// Returns the APIs that still run. Fails if the scene could not be played, and not if its promise broke.
     pub(super) play: fn(&mut Stage) -> Playing<'_>,

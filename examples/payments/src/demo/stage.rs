@@ -8,6 +8,7 @@ use super::{
     clients::{Clients, Order},
     processes::{Process, Start},
     report::Report,
+    scenes::ATTEMPTS,
 };
 use crate::failure::Failure;
 
@@ -73,12 +74,15 @@ impl Stage {
     /// Starts an API. `name` is its own within the scene.
     pub(super) async fn start_api(&self, name: &str, lease: Duration) -> Result<Process, Failure> {
         let lease = humantime::format_duration(lease).to_string();
+        let attempts = ATTEMPTS.to_string();
         let arguments = [
             "serve",
             "--listen",
             "127.0.0.1:0",
             "--provider-url",
             self.bank.address(),
+            "--provider-attempts",
+            &attempts,
             "--provider-timeout",
             PROVIDER_TIMEOUT,
             "--lease",

@@ -1,7 +1,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::{LEASE, Playing, Scene};
+use super::{ATTEMPTS, LEASE, Playing, Scene};
 use crate::{
     demo::{clients::Order, processes::Process, stage::Stage},
     failure::Failure,
@@ -11,11 +11,11 @@ pub(super) const SCENE: Scene = Scene {
     name: "lost response",
     promise: "a lost answer costs no second charge",
     order: Order {
-        key: "order-2",
+        key: "order-3",
         amount: 1500,
     },
     charges: 1,
-    // And one more, for its 503.
+    // And three more, for its 503.
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
 };
@@ -23,9 +23,12 @@ pub(super) const SCENE: Scene = Scene {
 async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
     let order = SCENE.order;
     let api = stage.start_api("api", LEASE).await?;
-    let lost = json!({"mode": "lose_response", "count": 1});
+    let lost = json!({"mode": "lose_response", "count": ATTEMPTS});
     stage.bank.set_faults(lost).await?;
-    stage.tell("provider", "charges, and hangs up without an answer, once")?;
+    stage.tell(
+        "provider",
+        &format!("charges, and hangs up without an answer, {ATTEMPTS} times"),
+    )?;
 
     let answers = stage.clients.ask_until_answered(api.address(), order).await;
 

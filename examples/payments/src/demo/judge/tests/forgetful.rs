@@ -86,7 +86,7 @@ async fn broken_with(change: impl FnOnce(Layer) -> Layer) -> Vec<String> {
     let timeout = Duration::from_secs(30);
     let api = Api {
         charges,
-        provider: ProviderClient::new(&provider.parse().unwrap(), timeout).unwrap(),
+        provider: ProviderClient::new(&provider.parse().unwrap(), 3, timeout).unwrap(),
     };
     let scope = scope::from_extension(|account: &Account| account.id());
     let layer = change(IdempotencyLayer::at_least_once(store, scope).unwrap());
