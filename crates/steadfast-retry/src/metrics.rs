@@ -8,7 +8,14 @@ use steadfast_core::{
     verdict::{Cause, Failure, SafetyClass},
 };
 
-use crate::signal::{Passed, reason};
+/// Why a request could not be retried from the start.
+#[derive(Clone, Copy)]
+pub(crate) enum Passed {
+    /// It says that its body is larger than what is kept.
+    Body,
+    /// The budget had no token.
+    Budget,
+}
 
 /// The handles of a layer's metrics. A handle belongs to the recorder that is installed when it is made.
 pub(crate) struct Metrics {
@@ -62,6 +69,14 @@ impl Metrics {
             Passed::Body => self.passed_body.increment(1),
             Passed::Budget => self.passed_budget.increment(1),
         }
+    }
+}
+
+/// Why an attempt failed, in one word.
+pub(crate) const fn reason(failure: Failure) -> &'static str {
+    match failure.class() {
+        SafetyClass::NotProcessed => "not_processed",
+        SafetyClass::Transient | SafetyClass::Permanent | _ => failure.cause().as_str(),
     }
 }
 

@@ -25,10 +25,11 @@ use crate::{
     future::{HttpState, State},
     http::{HttpExchange, Kept, deadline_of, names_a_deadline, refusal, stamp},
     limit::Times,
+    metrics::Passed,
     mode::{BodyMode, Custom, Wrapped},
     outcome::RetryOutcome,
     shared::{Core, Shared},
-    signal::{self, Passed},
+    signal,
 };
 
 /// Makes another attempt where it is safe, useful and affordable. See the [crate docs](crate).

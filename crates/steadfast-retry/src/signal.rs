@@ -6,7 +6,10 @@ use steadfast_core::{
 };
 use tracing::{Level, Span, level_filters::LevelFilter};
 
-use crate::{metrics::Metrics, outcome::RetryOutcome};
+use crate::{
+    metrics::{Metrics, Passed, reason},
+    outcome::RetryOutcome,
+};
 
 /// An attempt that a time limit cut may have been processed.
 pub(crate) const ELAPSED: Failure = Failure::new(SafetyClass::Transient, Cause::Elapsed);
@@ -20,23 +23,6 @@ pub(crate) fn attempt_span(previous: u32) -> Span {
     // OpenTelemetry sets the field on what is sent again, and only there.
     let resend_count = (previous > 0).then_some(previous);
     tracing::info_span!("attempt", http.request.resend_count = resend_count)
-}
-
-/// Why an attempt failed, in one word.
-pub(crate) const fn reason(failure: Failure) -> &'static str {
-    match failure.class() {
-        SafetyClass::NotProcessed => "not_processed",
-        SafetyClass::Transient | SafetyClass::Permanent | _ => failure.cause().as_str(),
-    }
-}
-
-/// Why a request could not be retried from the start.
-#[derive(Clone, Copy)]
-pub(crate) enum Passed {
-    /// It says that its body is larger than what is kept.
-    Body,
-    /// The budget had no token.
-    Budget,
 }
 
 /// What a layer tells its operators.
