@@ -10,37 +10,31 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use steadfast_http::{BoxError, body::Captured};
+use steadfast_http::{BoxError, body::ReplyBody};
 use tokio::time::{Instant, Sleep, sleep};
 
 pin_project! {
     /// The body of a response that passed the layer: the destination's own, or one that the layer made up.
     pub struct ResponseBody<B> {
         #[pin]
-        kind: Kind<B>,
-    }
-}
-
-pin_project! {
-    #[project = KindProj]
-    enum Kind<B> {
-        Passed { #[pin] body: B, idle: Option<Pin<Box<Idle>>> },
-        Own { #[pin] body: Captured },
+        body: ReplyBody<B>,
+        idle: Option<Pin<Box<Idle>>>,
     }
 }
 
 impl<B> ResponseBody<B> {
     /// The destination's own, which fails where it pauses for longer than `idle_timeout`.
     pub(crate) fn passed(body: B, idle_timeout: Option<Duration>) -> Self {
-        let idle = idle_timeout.map(|timeout| Box::pin(Idle::new(timeout)));
         Self {
-            kind: Kind::Passed { body, idle },
+            body: ReplyBody::untouched(body),
+            idle: idle_timeout.map(|timeout| Box::pin(Idle::new(timeout))),
         }
     }
 
     pub(crate) fn own(body: Bytes) -> Self {
         Self {
-            kind: Kind::Own { body: body.into() },
+            body: ReplyBody::captured(body.into()),
+            idle: None,
         }
     }
 }
@@ -53,12 +47,8 @@ impl<B> Default for ResponseBody<B> {
 
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.kind {
-            Kind::Passed { .. } => "passed",
-            Kind::Own { .. } => "own",
-        };
         f.debug_struct("ResponseBody")
-            .field("kind", &kind)
+            .field("body", &self.body)
             .finish_non_exhaustive()
     }
 }
@@ -75,34 +65,24 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project().kind.project() {
-            KindProj::Own { body } => body.poll_frame(cx).map_err(|never| match never {}),
-            KindProj::Passed { body, idle } => match (body.poll_frame(cx), idle) {
-                (Poll::Ready(frame), None) => Poll::Ready(frame.map(|f| f.map_err(Into::into))),
-                (Poll::Ready(frame), Some(idle)) => {
-                    idle.as_mut().end();
-                    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-                }
-                (Poll::Pending, None) => Poll::Pending,
-                (Poll::Pending, Some(idle)) => {
-                    idle.as_mut().poll(cx).map(|error| Some(Err(error.into())))
-                }
-            },
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        let Some(idle) = this.idle else {
+            return polled;
+        };
+        if polled.is_ready() {
+            idle.as_mut().end();
+            return polled;
         }
+        idle.as_mut().poll(cx).map(|error| Some(Err(error.into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Own { body } => body.is_end_stream(),
-            Kind::Passed { body, .. } => body.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Own { body } => body.size_hint(),
-            Kind::Passed { body, .. } => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }
 

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 /// Names each operation, and marks its request idempotent.
 ///
-/// A request of an unsafe method that has no `Idempotency-Key` gets one; in gRPC the key is metadata of that name. Every request that
-/// has a key when it passes, its caller's or a new one, is marked with [`IdempotentRequest`]: placing the layer states that the
-/// destination honours keys. [`new_for`](Self::new_for) limits it to those that do.
+/// A request of an unsafe method, CONNECT apart, that has no `Idempotency-Key` gets one; in gRPC the key is metadata of that name. Every
+/// request that has one key when it passes, its caller's or a new one, and not an empty one, is marked with [`IdempotentRequest`]:
+/// placing the layer states that the destination honours keys. [`new_for`](Self::new_for) limits it to those that do.
 ///
 /// It belongs outside of [`RetryLayer`](crate::RetryLayer): then all attempts have the same key.
 #[derive(Clone)]

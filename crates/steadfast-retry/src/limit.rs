@@ -97,7 +97,7 @@ impl Limit {
     }
 }
 
-/// A few ticks of a timer.
+/// Two ticks of a timer.
 const SLACK: Duration = Duration::from_millis(2);
 
 /// The output of `future`, or `None` if the moment comes first.
