@@ -2,7 +2,7 @@ use std::{borrow::Cow, collections::BTreeSet, error::Error, fmt, time::Duration}
 
 use http::Method;
 use steadfast_core::idempotency::Promise;
-use steadfast_http::{body::BytePool, problem::ProblemBase};
+use steadfast_http::problem::ProblemBase;
 use tokio::sync::Semaphore;
 
 /// Whether a request of a covered method must name its operation.
@@ -338,7 +338,6 @@ impl IdempotencyConfig {
         for (setting, value, max) in [
             ("max_running", self.max_running, Semaphore::MAX_PERMITS),
             ("max_waiting", self.max_waiting, Semaphore::MAX_PERMITS),
-            ("body_pool", self.body_pool, BytePool::MAX_BYTES),
             ("response_limit", self.response_limit, MAX_RESPONSE),
         ] {
             if value > max {
@@ -591,10 +590,6 @@ mod tests {
             (
                 default().with_max_waiting(usize::MAX),
                 too_large("max_waiting", Semaphore::MAX_PERMITS),
-            ),
-            (
-                default().with_body_pool(usize::MAX),
-                too_large("body_pool", BytePool::MAX_BYTES),
             ),
             (
                 default().with_response_limit(usize::MAX),

@@ -27,24 +27,13 @@ pub(crate) struct Call<X> {
     limit: Option<Limit>,
 }
 
-/// What a call comes to.
-pub(crate) enum End<R, E, F> {
-    /// The result of the last attempt, or the error of a service that did not become ready for another one.
-    Result(Result<R, E>, RetryOutcome),
-    /// There is none.
-    Refused(F),
-}
-
-pub(crate) type EndOf<X> = End<ResponseOf<X>, ErrorOf<X>, <X as Exchange>::Refusal>;
-
 /// The rest of a call, from its second attempt on, or from its first if something may cut it.
-pub(crate) type Rest<R, E, F> = Pin<Box<dyn Future<Output = End<R, E, F>> + Send>>;
-pub(crate) type RestOf<X> = Rest<ResponseOf<X>, ErrorOf<X>, <X as Exchange>::Refusal>;
+pub(crate) type Rest<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Where a call stands after its first attempt.
-pub(crate) enum Next<X: Exchange> {
-    Ended(EndOf<X>),
-    Again(RestOf<X>),
+pub(crate) enum Next<T> {
+    Ended(T),
+    Again(Rest<T>),
 }
 
 /// How an attempt ended.
@@ -78,7 +67,7 @@ where
     ErrorOf<X>: 'static,
 {
     /// The first attempt, which nothing could cut, was no success.
-    pub(crate) fn after_first(mut self, result: ResultOf<X>, verdict: Verdict) -> Next<X> {
+    pub(crate) fn after_first(mut self, result: ResultOf<X>, verdict: Verdict) -> Next<X::Output> {
         let ended = Ended::Finished(result, verdict);
         match self.conclude(&ended) {
             Ok(granted) => Next::Again(Box::pin(self.go_on(ended, granted))),
@@ -87,7 +76,7 @@ where
     }
 
     /// The first attempt is under way, and its limit may cut it.
-    pub(crate) async fn with_first(mut self, attempt: AttemptOf<X>, span: Span) -> EndOf<X> {
+    pub(crate) async fn with_first(mut self, attempt: AttemptOf<X>, span: Span) -> X::Output {
         let finished = self.finish(attempt).instrument(span).await;
         let ended = self.judge(finished);
         match self.conclude(&ended) {
@@ -97,7 +86,7 @@ where
     }
 
     /// Makes attempts until one is the last.
-    async fn go_on(mut self, mut ended: Ended<X>, mut granted: Granted<X>) -> EndOf<X> {
+    async fn go_on(mut self, mut ended: Ended<X>, mut granted: Granted<X>) -> X::Output {
         let mut service = None;
         loop {
             let service = service.get_or_insert_with(|| self.exchange.service());
@@ -234,24 +223,25 @@ where
         }
     }
 
-    fn end(self, ended: Ended<X>, stopped_by: StoppedBy) -> EndOf<X> {
+    fn end(self, ended: Ended<X>, stopped_by: StoppedBy) -> X::Output {
         let outcome = self.outcome(stopped_by);
         match ended {
-            Ended::Finished(result, _) => End::Result(result, outcome),
-            Ended::Cut(limit) => End::Refused(self.exchange.refuse(limit.code(), outcome)),
+            Ended::Finished(result, _) => self.exchange.finish(result, outcome),
+            Ended::Cut(limit) => self.exchange.refuse(limit.code(), outcome),
         }
     }
 
     /// The service was not ready in time. The attempt it was wanted for was never made.
-    fn refuse_unready(mut self) -> EndOf<X> {
+    fn refuse_unready(mut self) -> X::Output {
         self.progress = self.progress.without_last();
         let outcome = self.outcome(StoppedBy::Deadline);
-        End::Refused(self.exchange.refuse(Code::DeadlinePassed, outcome))
+        self.exchange.refuse(Code::DeadlinePassed, outcome)
     }
 
-    fn end_unready(mut self, error: ErrorOf<X>) -> EndOf<X> {
+    fn end_unready(mut self, error: ErrorOf<X>) -> X::Output {
         self.progress = self.progress.without_last();
-        End::Result(Err(error), self.outcome(StoppedBy::Unready))
+        let outcome = self.outcome(StoppedBy::Unready);
+        self.exchange.finish(Err(error), outcome)
     }
 
     fn outcome(&self, stopped_by: StoppedBy) -> RetryOutcome {

@@ -7,7 +7,6 @@ use steadfast_core::{
 };
 use steadfast_http::{
     Deadline,
-    body::BytePool,
     classify::{GrpcRules, HttpRules},
     grpc::Code,
     problem::ProblemBase,
@@ -244,12 +243,6 @@ impl RetryConfig {
                 limit,
             });
         }
-        if self.replay_pool > BytePool::MAX_BYTES {
-            return Err(ConfigError::TooLarge {
-                setting: "replay_pool",
-                max: BytePool::MAX_BYTES,
-            });
-        }
         if self.replay_pool < self.replay_limit {
             return Err(ConfigError::ReplayPool {
                 pool: self.replay_pool,
@@ -330,13 +323,6 @@ pub enum ConfigError {
         /// The limit of one request.
         limit: usize,
     },
-    /// A number is larger than it can be.
-    TooLarge {
-        /// The setting.
-        setting: &'static str,
-        /// The largest it can be.
-        max: usize,
-    },
     /// A time must not be zero.
     Zero {
         /// The setting.
@@ -374,7 +360,6 @@ impl fmt::Display for ConfigError {
                 f,
                 "a pool of {pool} bytes cannot hold one request body of {limit} bytes"
             ),
-            Self::TooLarge { setting, max } => write!(f, "{setting} is larger than {max}"),
             Self::Zero { setting } => write!(f, "{setting} is zero"),
         }
     }
@@ -389,7 +374,6 @@ impl Error for ConfigError {
             | Self::MinAttemptTime { .. }
             | Self::NoAttempt
             | Self::ReplayPool { .. }
-            | Self::TooLarge { .. }
             | Self::Zero { .. } => None,
         }
     }

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,9 +16,8 @@ use tower_service::Service;
 
 use crate::{
     Elapsed, Policy,
-    call::End,
     exchange::Exchange,
-    future::State,
+    future::{First, State},
     limit::Limit,
     outcome::RetryOutcome,
     shared::{Core, Shared},
@@ -58,13 +57,13 @@ where
     S: Service<Req> + Clone + Send,
     S::Future: Send,
     S::Response: Send,
-    S::Error: Send,
+    S::Error: Into<BoxError> + Send,
     Req: Send,
 {
     type Service = S;
     type Request = Req;
     type Recalled = Req;
-    type Refusal = Elapsed;
+    type Output = Result<S::Response, BoxError>;
 
     fn shared(&self) -> &Shared {
         &self.core.shared
@@ -110,8 +109,16 @@ where
         drop(result);
     }
 
-    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Elapsed {
-        Elapsed::new(code, outcome.attempts(), outcome.stopped_by())
+    fn finish(&self, result: Result<S::Response, S::Error>, _: RetryOutcome) -> Self::Output {
+        Self::pass(result)
+    }
+
+    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Self::Output {
+        Err(Elapsed::new(code, outcome.attempts(), outcome.stopped_by()).into())
+    }
+
+    fn pass(result: Result<S::Response, S::Error>) -> Self::Output {
+        result.map_err(Into::into)
     }
 }
 
@@ -127,21 +134,27 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: CustomState<S, P, Req>,
+        state: CustomState<S, Req>,
+        first: Option<First<CustomExchange<S, P, Req>>>,
+
     }
 }
 
-type CustomState<S, P, Req> = State<
-    <S as Service<Req>>::Future,
-    CustomExchange<S, P, Req>,
-    <S as Service<Req>>::Response,
-    <S as Service<Req>>::Error,
-    Elapsed,
->;
+type CustomState<S, Req> =
+    State<<S as Service<Req>>::Future, Result<<S as Service<Req>>::Response, BoxError>>;
 
 impl<S: Service<Req>, P, Req> CustomFuture<S, P, Req> {
-    pub(crate) const fn new(state: CustomState<S, P, Req>) -> Self {
-        Self { state }
+    /// A call that the state tells all about.
+    pub(crate) const fn new(state: CustomState<S, Req>) -> Self {
+        Self { state, first: None }
+    }
+
+    /// A call that ends with its first attempt, unless there are to be others.
+    pub(crate) const fn first(attempt: S::Future, first: First<CustomExchange<S, P, Req>>) -> Self {
+        Self {
+            state: State::First { attempt },
+            first: Some(first),
+        }
     }
 }
 
@@ -163,9 +176,7 @@ where
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.project().state.poll(cx)) {
-            End::Result(result, _) => result.map_err(Into::into),
-            End::Refused(elapsed) => Err(elapsed.into()),
-        })
+        let this = self.project();
+        this.state.poll(this.first, cx)
     }
 }

@@ -13,8 +13,8 @@ pub(crate) trait Exchange: Send + Sized {
     type Request: Send;
     /// What was taken back from an attempt, to be sent again.
     type Recalled: Send;
-    /// What the caller gets where there is no result.
-    type Refusal: Send;
+    /// What the caller gets.
+    type Output: Send;
 
     fn shared(&self) -> &Shared;
 
@@ -51,7 +51,14 @@ pub(crate) trait Exchange: Send + Sized {
     /// Lets go of a result that nobody will see, within `time`.
     fn free(result: ResultOf<Self>, time: Duration) -> impl Future<Output = ()> + Send;
 
-    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Self::Refusal;
+    /// What the caller gets of the last result.
+    fn finish(&self, result: ResultOf<Self>, outcome: RetryOutcome) -> Self::Output;
+
+    /// What the caller gets where there is no result.
+    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Self::Output;
+
+    /// What the caller gets of a result that the layer had no part in.
+    fn pass(result: ResultOf<Self>) -> Self::Output;
 }
 
 pub(crate) type ResponseOf<X> =

@@ -3,14 +3,13 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use steadfast_core::{retry::StoppedBy, verdict::Verdict};
+use steadfast_core::verdict::Verdict;
 use steadfast_http::{BoxError, classify::ErrorView};
 use tokio::time::Instant;
 use tower_service::Service;
@@ -18,83 +17,113 @@ use tracing::Span;
 
 use crate::{
     ResponseBody,
-    call::{Call, End, Next, Rest, succeed},
-    exchange::{AttemptOf, ErrorOf, Exchange, ResponseOf},
+    call::{self, Call, Next, Rest},
+    exchange::{ErrorOf, Exchange, ResponseOf, ResultOf},
     http::HttpExchange,
     limit::Times,
     mode::BodyMode,
-    outcome::RetryOutcome,
 };
 
 pin_project! {
-    /// Where a call stands. A call that ends with its first attempt needs no box.
+    /// What a call waits for. A call that ends with its first attempt needs no box.
     #[project = StateProj]
-    pub(crate) enum State<F, X, R, E, Own> {
-        /// Waits for the one attempt of a layer that makes no other.
+    pub(crate) enum State<F, T> {
+        /// The one attempt of a layer that makes no other.
         Passed { #[pin] attempt: F },
-        /// Waits for the first attempt, which nothing cuts.
+        /// The first attempt, which nothing cuts.
         ///
         /// To `Again` if there will be another one.
-        First { #[pin] attempt: F, exchange: Option<X>, started: Instant, span: Span },
-        /// Waits for the rest of the call.
-        Again { rest: Rest<R, E, Own> },
-        /// The deadline had passed before the request could be sent.
-        Refused { own: Option<Own> },
+        First { #[pin] attempt: F },
+        /// The rest of the call.
+        Again { rest: Rest<T> },
+        /// Nothing: the deadline had passed before the request could be sent.
+        Refused { own: Option<T> },
     }
 }
 
-impl<X> State<AttemptOf<X>, X, ResponseOf<X>, ErrorOf<X>, X::Refusal>
-where
-    X: Exchange + 'static,
-    ResponseOf<X>: 'static,
-    ErrorOf<X>: 'static,
-{
-    pub(crate) fn poll(
+/// What goes with a first attempt that nothing cuts.
+pub(crate) struct First<X> {
+    exchange: X,
+    /// `None` where the clock was not read, since there cannot be a further attempt.
+    started: Option<Instant>,
+    span: Span,
+}
+
+impl<X> First<X> {
+    pub(crate) const fn new(exchange: X, started: Option<Instant>, span: Span) -> Self {
+        Self {
+            exchange,
+            started,
+            span,
+        }
+    }
+}
+
+impl<F, T> State<F, T> {
+    #[inline]
+    pub(crate) fn poll<X>(
         mut self: Pin<&mut Self>,
+        first: &mut Option<First<X>>,
         cx: &mut Context<'_>,
-    ) -> Poll<End<ResponseOf<X>, ErrorOf<X>, X::Refusal>> {
+    ) -> Poll<T>
+    where
+        X: Exchange<Output = T, Service: Service<X::Request, Future = F>> + 'static,
+        ResponseOf<X>: 'static,
+        ErrorOf<X>: 'static,
+        F: Future<Output = ResultOf<X>>,
+    {
         loop {
             let rest = match self.as_mut().project() {
-                StateProj::Passed { attempt } => {
-                    let result = ready!(attempt.poll(cx));
-                    return Poll::Ready(End::Result(result, PASSED));
-                }
-                StateProj::First {
-                    attempt,
-                    exchange,
-                    started,
-                    span,
-                } => {
-                    let result = ready!(span.in_scope(|| attempt.poll(cx)));
-                    let first = exchange.as_ref().expect("polled after completion");
-                    let verdict = first.verdict(&result, None);
+                StateProj::Passed { attempt } => return attempt.poll(cx).map(X::pass),
+                StateProj::First { attempt } => {
+                    let call = first.as_ref().expect(COMPLETED);
+                    let polled = call.span.in_scope(|| attempt.poll(cx));
+                    let Poll::Ready(result) = &polled else {
+                        return Poll::Pending;
+                    };
+                    let verdict = call.exchange.verdict(result, None);
                     if verdict == Verdict::Success {
-                        let outcome = succeed(first.shared());
-                        // What was kept is of no use any more. It is large: dropped where it stands.
-                        *exchange = None;
-                        return Poll::Ready(End::Result(result, outcome));
+                        return polled.map(|result| succeed(first, result));
                     }
-                    let exchange = exchange.take().expect("it was there");
-                    let times = Times::new(*started, None, exchange.shared().config());
-                    let call = Call::new(exchange, times, None);
-                    match call.after_first(result, verdict) {
-                        Next::Ended(end) => return Poll::Ready(end),
+                    match ready!(polled.map(|result| go_on(first, result, verdict))) {
+                        Next::Ended(output) => return Poll::Ready(output),
                         Next::Again(rest) => rest,
                     }
                 }
                 StateProj::Again { rest } => return rest.as_mut().poll(cx),
-                StateProj::Refused { own } => {
-                    let own = own.take().expect("polled after completion");
-                    return Poll::Ready(End::Refused(own));
-                }
+                StateProj::Refused { own } => return Poll::Ready(own.take().expect(COMPLETED)),
             };
             self.set(Self::Again { rest });
         }
     }
 }
 
-/// Of a call that the layer had no part in: nothing to be told.
-const PASSED: RetryOutcome = RetryOutcome::new(1, StoppedBy::Success);
+const COMPLETED: &str = "polled after completion";
+
+/// The first attempt was a success, with which the call ends.
+fn succeed<X: Exchange>(first: &mut Option<First<X>>, result: ResultOf<X>) -> X::Output {
+    let exchange = &first.as_ref().expect(COMPLETED).exchange;
+    let output = exchange.finish(result, call::succeed(exchange.shared()));
+    // What was kept is of no use any more. It is large: dropped where it stands.
+    *first = None;
+    output
+}
+
+/// The first attempt was no success.
+#[cold]
+fn go_on<X>(first: &mut Option<First<X>>, result: ResultOf<X>, verdict: Verdict) -> Next<X::Output>
+where
+    X: Exchange + 'static,
+    ResponseOf<X>: 'static,
+    ErrorOf<X>: 'static,
+{
+    let First {
+        exchange, started, ..
+    } = first.take().expect(COMPLETED);
+    let started = started.unwrap_or_else(Instant::now);
+    let times = Times::new(started, None, exchange.shared().config());
+    Call::new(exchange, times, None).after_first(result, verdict)
+}
 
 pin_project! {
     /// What [`Retry`](crate::Retry) answers with.
@@ -104,42 +133,42 @@ pin_project! {
     /// Dropped, it drops the attempt that is under way, gives back to the budget what was not used, and lets go of the body that was
     /// kept.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, M, V, B>
+    pub struct ResponseFuture<S, M, V, B, RB>
     where
         M: BodyMode<B>,
         S: Service<Request<M::Body>>,
     {
         #[pin]
-        pub(crate) state: HttpState<S, M, V, B>,
-        pub(crate) body_idle_timeout: Option<Duration>,
+        state: HttpState<S, M, B, RB>,
+        first: Option<First<HttpExchange<S, M, V, B>>>,
     }
 }
 
-pub(crate) type HttpState<S, M, V, B> = State<
+type HttpState<S, M, B, RB> = State<
     <S as Service<Request<<M as BodyMode<B>>::Body>>>::Future,
-    HttpExchange<S, M, V, B>,
-    <S as Service<Request<<M as BodyMode<B>>::Body>>>::Response,
-    <S as Service<Request<<M as BodyMode<B>>::Body>>>::Error,
-    Response<Bytes>,
+    Result<Response<ResponseBody<RB>>, <S as Service<Request<<M as BodyMode<B>>::Body>>>::Error>,
 >;
 
-impl<S, M, V, B> ResponseFuture<S, M, V, B>
+impl<S, M, V, B, RB> ResponseFuture<S, M, V, B, RB>
 where
     M: BodyMode<B>,
     S: Service<Request<M::Body>>,
 {
-    pub(crate) const fn new(
-        state: HttpState<S, M, V, B>,
-        body_idle_timeout: Option<Duration>,
-    ) -> Self {
+    /// A call that the state tells all about.
+    pub(crate) const fn new(state: HttpState<S, M, B, RB>) -> Self {
+        Self { state, first: None }
+    }
+
+    /// A call that ends with its first attempt, unless there are to be others.
+    pub(crate) const fn first(attempt: S::Future, first: First<HttpExchange<S, M, V, B>>) -> Self {
         Self {
-            state,
-            body_idle_timeout,
+            state: State::First { attempt },
+            first: Some(first),
         }
     }
 }
 
-impl<S, M, V, B> fmt::Debug for ResponseFuture<S, M, V, B>
+impl<S, M, V, B, RB> fmt::Debug for ResponseFuture<S, M, V, B, RB>
 where
     M: BodyMode<B>,
     S: Service<Request<M::Body>>,
@@ -149,7 +178,7 @@ where
     }
 }
 
-impl<S, M, V, B, RB> Future for ResponseFuture<S, M, V, B>
+impl<S, M, V, B, RB> Future for ResponseFuture<S, M, V, B, RB>
 where
     M: BodyMode<B>,
     V: ErrorView<S::Error>,
@@ -164,16 +193,6 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        Poll::Ready(match ready!(this.state.poll(cx)) {
-            End::Result(Ok(mut response), outcome) => {
-                if !outcome.goes_without_saying() {
-                    response.extensions_mut().insert(outcome);
-                }
-                let idle = *this.body_idle_timeout;
-                Ok(response.map(|body| ResponseBody::passed(body, idle)))
-            }
-            End::Result(Err(error), _) => Err(error),
-            End::Refused(refusal) => Ok(refusal.map(ResponseBody::own)),
-        })
+        this.state.poll(this.first, cx)
     }
 }

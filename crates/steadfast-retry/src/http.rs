@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, Method, Request, Response, Uri, request};
+use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body;
 use steadfast_core::verdict::{Cause, SafetyClass, Verdict};
 use steadfast_http::{
@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use crate::{
+    ResponseBody,
     exchange::Exchange,
     key::has_key,
     limit::Limit,
@@ -55,35 +56,47 @@ enum Sent<B> {
 }
 
 /// What further attempts are made of.
-pub(crate) struct Kept<B> {
-    pub(crate) head: request::Parts,
-    pub(crate) replay: Replay<B>,
+struct Kept<B> {
+    head: Head,
+    replay: Replay<B>,
+}
+
+/// All of a request but its body.
+#[derive(Clone)]
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    extensions: Extensions,
+}
+
+impl Head {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            extensions: request.extensions().clone(),
+        }
+    }
+
+    fn with<B>(self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        request
+    }
 }
 
 /// The request of a further attempt, but for what is stamped on it.
 pub(crate) struct Recalled<B> {
-    head: request::Parts,
+    head: Head,
     body: ReplayBody<B>,
-}
-
-impl<B> Kept<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    /// What is kept of a request, and the request of the first attempt.
-    pub(crate) fn of<M: BodyMode<B>>(
-        request: Request<B>,
-        shared: &Shared,
-    ) -> (Self, Request<M::Body>) {
-        let (head, body) = request.into_parts();
-        let (replay, body) = Replay::new(body, shared.config().replay_limit, &shared.pool);
-        let kept = Self {
-            head: head.clone(),
-            replay,
-        };
-        (kept, Request::from_parts(head, M::attempt(body)))
-    }
 }
 
 /// What is known of the operation.
@@ -124,10 +137,11 @@ fn is_idempotent(method: &Method) -> bool {
 
 impl<S, M, V, B> HttpExchange<S, M, V, B> {
     /// A call whose request can be sent again.
-    pub(crate) const fn keeping(core: Arc<Core<S>>, kept: Kept<B>) -> Self {
+    pub(crate) fn keeping<T>(core: Arc<Core<S>>, request: &Request<T>, replay: Replay<B>) -> Self {
+        let head = Head::of(request);
         Self {
             core,
-            request: Sent::Kept(kept),
+            request: Sent::Kept(Kept { head, replay }),
             mode: PhantomData,
         }
     }
@@ -173,6 +187,50 @@ impl<S, M, V, B> HttpExchange<S, M, V, B> {
     }
 }
 
+impl<S, M, V, B> HttpExchange<S, M, V, B> {
+    #[cold]
+    fn judge<RB>(&self, result: &Result<Response<RB>, S::Error>, limit: Option<Limit>) -> Verdict
+    where
+        M: BodyMode<B>,
+        V: ErrorView<S::Error>,
+        S: Service<Request<M::Body>>,
+    {
+        let shared = &self.core.shared;
+        let config = shared.config();
+        let verdict = match result {
+            // A head without a code commits the call, as gRPC does; what comes later is for the caller.
+            Ok(response) if shared.is_grpc() => config
+                .grpc_rules
+                .verdict_of_head(response)
+                .unwrap_or(Verdict::Success),
+            Ok(response) => config
+                .http_rules
+                .verdict(response, self.idempotence().marked),
+            Err(error) => verdict_of_error(V::view(error)),
+        };
+        let verdict = match limit {
+            Some(limit) if shared.is_grpc() => told_of_limit(verdict, result.as_ref().ok(), limit),
+            Some(_) | None => verdict,
+        };
+        let Some(classifier) = &shared.settings.classifier else {
+            return verdict;
+        };
+        let outcome = match result {
+            Ok(response) => Ok(ResponseHead {
+                status: response.status(),
+                headers: response.headers(),
+                extensions: response.extensions(),
+            }),
+            Err(error) => Err(V::view(error)),
+        };
+        classifier(Attempted {
+            outcome,
+            verdict,
+            idempotent: self.idempotence().holds(),
+        })
+    }
+}
+
 impl<S, M, V, B, RB> Exchange for HttpExchange<S, M, V, B>
 where
     M: BodyMode<B>,
@@ -187,7 +245,7 @@ where
     type Service = S;
     type Request = Request<M::Body>;
     type Recalled = Recalled<B>;
-    type Refusal = Response<Bytes>;
+    type Output = Result<Response<ResponseBody<RB>>, S::Error>;
 
     fn shared(&self) -> &Shared {
         &self.core.shared
@@ -215,41 +273,12 @@ where
         }
     }
 
+    #[inline]
     fn verdict(&self, result: &Result<Response<RB>, S::Error>, limit: Option<Limit>) -> Verdict {
-        let shared = &self.core.shared;
-        let config = shared.config();
-        let verdict = match result {
-            // A head without a code commits the call, as gRPC does; what comes later is for the caller.
-            Ok(response) if shared.is_grpc() => config
-                .grpc_rules
-                .verdict_of_head(response)
-                .unwrap_or(Verdict::Success),
-            Ok(response) if config.http_rules.is_plain_success(response) => Verdict::Success,
-            Ok(response) => config
-                .http_rules
-                .verdict(response, self.idempotence().marked),
-            Err(error) => verdict_of_error(V::view(error)),
-        };
-        let verdict = match limit {
-            Some(limit) if shared.is_grpc() => told_of_limit(verdict, result.as_ref().ok(), limit),
-            Some(_) | None => verdict,
-        };
-        let Some(classifier) = &shared.settings.classifier else {
-            return verdict;
-        };
-        let outcome = match result {
-            Ok(response) => Ok(ResponseHead {
-                status: response.status(),
-                headers: response.headers(),
-                extensions: response.extensions(),
-            }),
-            Err(error) => Err(V::view(error)),
-        };
-        classifier(Attempted {
-            outcome,
-            verdict,
-            idempotent: self.is_idempotent(),
-        })
+        match result {
+            Ok(response) if self.core.shared.is_plain_success(response) => Verdict::Success,
+            Ok(_) | Err(_) => self.judge(result, limit),
+        }
     }
 
     fn is_cut(result: &Result<Response<RB>, S::Error>, verdict: Verdict) -> bool {
@@ -284,7 +313,7 @@ where
         now: Instant,
     ) -> Request<M::Body> {
         let Recalled { head, body } = recalled;
-        let mut request = Request::from_parts(head, M::attempt(body));
+        let mut request = head.with(M::attempt(body));
         let shared = &self.core.shared;
         let header = if shared.is_grpc() {
             Some(&grpc::PREVIOUS_RPC_ATTEMPTS)
@@ -306,8 +335,31 @@ where
         }
     }
 
-    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Response<Bytes> {
-        refusal(&self.core.shared, code, outcome, self.is_idempotent())
+    #[inline]
+    fn finish(
+        &self,
+        result: Result<Response<RB>, S::Error>,
+        outcome: RetryOutcome,
+    ) -> Self::Output {
+        let idle = self.shared().config().body_idle_timeout;
+        match result {
+            Ok(mut response) => {
+                if !outcome.goes_without_saying() {
+                    response.extensions_mut().insert(outcome);
+                }
+                Ok(response.map(|body| ResponseBody::passed(body, idle)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn refuse(&self, code: Code, outcome: RetryOutcome) -> Self::Output {
+        let refusal = refusal(&self.core.shared, code, outcome, self.is_idempotent());
+        Ok(refusal.map(ResponseBody::own))
+    }
+
+    fn pass(result: Result<Response<RB>, S::Error>) -> Self::Output {
+        Ok(result?.map(|body| ResponseBody::passed(body, None)))
     }
 }
 

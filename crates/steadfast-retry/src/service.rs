@@ -22,8 +22,8 @@ use crate::{
     CustomFuture, Policy, ResponseBody, ResponseFuture,
     call::Call,
     custom::CustomExchange,
-    future::{HttpState, State},
-    http::{HttpExchange, Kept, deadline_of, names_a_deadline, refusal, stamp},
+    future::{First, State},
+    http::{HttpExchange, deadline_of, names_a_deadline, refusal, stamp},
     limit::Times,
     metrics::Passed,
     mode::{BodyMode, Custom, Wrapped},
@@ -96,57 +96,40 @@ where
 {
     type Response = Response<ResponseBody<RB>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, M, V, B>;
+    type Future = ResponseFuture<S, M, V, B, RB>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = self.shared();
-        let body_idle_timeout = shared.config().body_idle_timeout;
+        let shared = &*self.core.shared;
         let start = Start::of(&request, shared);
         if start.is_watched {
-            let state = self.start_watched(request, start);
-            return ResponseFuture::new(state, body_idle_timeout);
+            return self.start_watched(request, start);
         }
         if !start.retries {
             let attempt = self.inner.call(request.map(M::once));
-            return ResponseFuture::new(State::Passed { attempt }, body_idle_timeout);
+            return ResponseFuture::new(State::Passed { attempt });
+        }
+        if !start.fits {
+            return self.start_unkept(request, Passed::Body);
         }
         let now = Instant::now();
-        if !start.fits {
-            shared.signals().passed(Passed::Body);
-            return self.start_unkept(request, false, now);
-        }
         if !self.affords(now) {
-            self.shared().signals().passed(Passed::Budget);
-            return self.start_unkept(request, true, now);
+            return self.start_unkept(request, Passed::Budget);
         }
 
-        // As `Kept::of` has it, but written out: what functions hand to each other here is copied, and nearly every request comes this
-        // way (a fifth of the instructions that the layer adds to a call without a body).
+        // Nearly every request comes this way, and is large: what functions hand to each other, or a closure captures, is copied.
         let (head, body) = request.into_parts();
-        let shared = &*self.core.shared;
         let (replay, body) = Replay::new(body, shared.config().replay_limit, &shared.pool);
-        let kept = head.clone();
+        let request = Request::from_parts(head, M::attempt(body));
+        let exchange = HttpExchange::keeping(Arc::clone(&self.core), &request, replay);
         let span = signal::attempt_span(0);
-        let attempt = {
-            let _entered = span.enter();
-            self.inner.call(Request::from_parts(head, M::attempt(body)))
-        };
-        ResponseFuture {
-            state: State::First {
-                attempt,
-                exchange: Some(HttpExchange::keeping(
-                    Arc::clone(&self.core),
-                    Kept { head: kept, replay },
-                )),
-                started: now,
-                span,
-            },
-            body_idle_timeout,
-        }
+        let entered = span.enter();
+        let attempt = self.inner.call(request);
+        drop(entered);
+        ResponseFuture::first(attempt, First::new(exchange, Some(now), span))
     }
 }
 
@@ -173,6 +156,7 @@ impl Start {
             retries,
             fits: !Replay::exceeds(request.body(), config.replay_limit),
             is_watched: config.is_limited()
+                || !retries && config.body_idle_timeout.is_some()
                 || names_a_deadline(request, shared)
                 || retries && shared.counts_outcomes(),
         }
@@ -181,31 +165,32 @@ impl Start {
 
 impl<S, M, V> Retry<S, M, V> {
     /// A request that cannot be sent again, and that nothing cuts.
-    fn start_unkept<B>(
+    // Apart from `call`, whose frame would be larger for it with every request.
+    #[inline(never)]
+    fn start_unkept<B, RB>(
         &mut self,
         request: Request<B>,
-        unaffordable: bool,
-        now: Instant,
-    ) -> ResponseFuture<S, M, V, B>
+        because: Passed,
+    ) -> ResponseFuture<S, M, V, B, RB>
     where
         M: BodyMode<B>,
         S: Service<Request<M::Body>>,
     {
-        let core = Arc::clone(&self.core);
-        let (exchange, request) = HttpExchange::once(core, request, unaffordable);
+        self.shared().signals().passed(because);
+        let unaffordable = matches!(because, Passed::Budget);
+        let (exchange, request) = HttpExchange::once(Arc::clone(&self.core), request, unaffordable);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        let state = State::First {
-            attempt,
-            exchange: Some(exchange),
-            started: now,
-            span,
-        };
-        ResponseFuture::new(state, self.shared().config().body_idle_timeout)
+        ResponseFuture::first(attempt, First::new(exchange, None, span))
     }
 
     /// A request that something may cut, or whose outcome somebody wants to know.
-    fn start_watched<B, RB>(&mut self, request: Request<B>, start: Start) -> HttpState<S, M, V, B>
+    #[cold]
+    fn start_watched<B, RB>(
+        &mut self,
+        request: Request<B>,
+        start: Start,
+    ) -> ResponseFuture<S, M, V, B, RB>
     where
         M: BodyMode<B>,
         V: ErrorView<S::Error>,
@@ -227,15 +212,19 @@ impl<S, M, V> Retry<S, M, V> {
             let own = refusal(shared, Code::DeadlinePassed, outcome, false);
             // What the inner service has reserved for this call is wanted by others.
             self.inner = self.core.spare();
-            return State::Refused { own: Some(own) };
+            let own = Some(Ok(own.map(ResponseBody::own)));
+            return ResponseFuture::new(State::Refused { own });
         }
 
         let Start { retries, fits, .. } = start;
         let affords = retries && fits && self.affords(now);
         let core = Arc::clone(&self.core);
         let (exchange, mut request) = if affords {
-            let (kept, request) = Kept::of::<M>(request, &core.shared);
-            (HttpExchange::<S, M, V, B>::keeping(core, kept), request)
+            let (head, body) = request.into_parts();
+            let (replay, body) = Replay::new(body, shared.config().replay_limit, &shared.pool);
+            let request = Request::from_parts(head, M::attempt(body));
+            let exchange = HttpExchange::<S, M, V, B>::keeping(core, &request, replay);
+            (exchange, request)
         } else {
             if retries {
                 let because = if fits { Passed::Budget } else { Passed::Body };
@@ -249,9 +238,9 @@ impl<S, M, V> Retry<S, M, V> {
         let call = Call::new(exchange, times, limit);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        State::Again {
+        ResponseFuture::new(State::Again {
             rest: Box::pin(call.with_first(attempt, span)),
-        }
+        })
     }
 }
 
@@ -294,17 +283,12 @@ where
         let exchange = CustomExchange::new(core, policy, idempotent, kept, unaffordable);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        CustomFuture::new(match limit {
-            None => State::First {
-                attempt,
-                exchange: Some(exchange),
-                started: now,
-                span,
-            },
-            Some(_) => State::Again {
+        match limit {
+            None => CustomFuture::first(attempt, First::new(exchange, Some(now), span)),
+            Some(_) => CustomFuture::new(State::Again {
                 rest: Box::pin(Call::new(exchange, times, limit).with_first(attempt, span)),
-            },
-        })
+            }),
+        }
     }
 }
 

@@ -112,6 +112,14 @@ impl Shared {
         matches!(self.settings.protocol, Protocol::Grpc)
     }
 
+    /// Whether a response is a success at first sight, whatever the request was.
+    #[inline]
+    pub(crate) fn is_plain_success<B>(&self, response: &Response<B>) -> bool {
+        !self.is_grpc()
+            && self.settings.classifier.is_none()
+            && self.config().http_rules.is_plain_success(response)
+    }
+
     /// The chance of one delay.
     pub(crate) fn sample(&self) -> Sample {
         Sample::new(match &self.settings.sampler {

@@ -1,19 +1,22 @@
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// Bytes that the request bodies of one layer may hold together.
 #[derive(Clone, Debug)]
-pub struct BytePool(Arc<Semaphore>);
+pub struct BytePool {
+    /// Relaxed: a count by itself, which orders nothing else.
+    available: Arc<AtomicUsize>,
+}
 
 impl BytePool {
-    /// The largest pool there can be.
-    pub const MAX_BYTES: usize = Semaphore::MAX_PERMITS;
-
-    /// A pool of this many bytes, [`MAX_BYTES`](Self::MAX_BYTES) at most.
+    /// A pool of this many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Self::MAX_BYTES))))
+        Self {
+            available: Arc::new(AtomicUsize::new(bytes)),
+        }
     }
 
     /// An empty reservation, to grow with what arrives.
@@ -21,14 +24,14 @@ impl BytePool {
     pub fn reservation(&self) -> Reservation {
         Reservation {
             pool: self.clone(),
-            permit: None,
+            bytes: 0,
         }
     }
 
     /// Bytes that nobody has reserved.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.0.available_permits()
+        self.available.load(Ordering::Relaxed)
     }
 }
 
@@ -36,24 +39,28 @@ impl BytePool {
 #[derive(Debug)]
 pub struct Reservation {
     pool: BytePool,
-    permit: Option<OwnedSemaphorePermit>,
+    bytes: usize,
 }
 
 impl Reservation {
     /// Takes more bytes, or takes none and says `false` if the pool has too few. Never waits.
     #[must_use]
     pub fn try_grow(&mut self, bytes: usize) -> bool {
-        let Ok(bytes) = u32::try_from(bytes) else {
-            return false;
-        };
-        let Ok(more) = Arc::clone(&self.pool.0).try_acquire_many_owned(bytes) else {
-            return false;
-        };
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
+        let less = |available: usize| available.checked_sub(bytes);
+        let taken = self
+            .pool
+            .available
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if taken.is_ok() {
+            self.bytes += bytes;
         }
-        true
+        taken.is_ok()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.pool.available.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{error::Error, time::Duration};
 
-use steadfast_http::body::BytePool;
 use steadfast_retry::{
     Backoff, Budget, ConfigError, InvalidBackoff, InvalidBudget, Jitter, RetryConfig, RetryLayer,
 };
@@ -169,21 +168,6 @@ fn a_pool_smaller_than_one_body_is_refused() {
     );
     accepted(config().with_replay_limit(100).with_replay_pool(100));
     accepted(config().with_replay_limit(0).with_replay_pool(0));
-}
-
-#[test]
-fn a_pool_beyond_what_can_be_counted_is_refused() {
-    let max = BytePool::MAX_BYTES;
-
-    let error = refused(config().with_replay_pool(max + 1));
-
-    let setting = "replay_pool";
-    assert_eq!(error, ConfigError::TooLarge { setting, max });
-    assert_eq!(
-        error.to_string(),
-        format!("replay_pool is larger than {max}")
-    );
-    accepted(config().with_replay_pool(max).with_replay_limit(max));
 }
 
 #[test]

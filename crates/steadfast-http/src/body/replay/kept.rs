@@ -11,7 +11,8 @@ pub(super) struct Kept {
     /// Most requests are one frame: it needs no allocation.
     first: Option<Bytes>,
     rest: Vec<Bytes>,
-    trailers: Option<HeaderMap>,
+    /// In a box: few requests have them, and they are large.
+    trailers: Option<Box<HeaderMap>>,
     /// Bytes that may still be kept.
     room: usize,
     reservation: Reservation,
@@ -53,14 +54,14 @@ impl Kept {
         if !self.take_room(list_size(trailers)) {
             return false;
         }
-        self.trailers = Some(trailers.clone());
+        self.trailers = Some(Box::new(trailers.clone()));
         true
     }
 
     /// The frame at this place; it is still kept after that if `stays`.
     pub(super) fn read(&mut self, index: usize, stays: bool) -> Option<Frame<Bytes>> {
         if index == self.data_frames() {
-            let trailers = self.trailers.as_mut()?;
+            let trailers = &mut **self.trailers.as_mut()?;
             let trailers = if stays {
                 trailers.clone()
             } else {
