@@ -108,13 +108,13 @@ fn layer_and_service_of_keys_can_go_anywhere_and_be_cloned() {
 #[test]
 fn the_future_of_retries_can_move_between_threads() {
     type Boxed<B> = BoxCloneService<http::Request<B>, http::Response<Unshared>, crate::laws::Oops>;
-    type Over<B> = RetryFuture<Boxed<ReplayBody<B>>, Wrapped, Stuck, B>;
+    type Over<B> = RetryFuture<Boxed<ReplayBody<B>>, Wrapped, Stuck, B, Unshared>;
 
     sent::<Over<Whole>>();
     sent::<Over<Unshared>>();
     shown::<Over<Unshared>>();
-    sent::<RetryFuture<Boxed<axum::body::Body>, SameBody, Stuck, axum::body::Body>>();
-    sent::<RetryFuture<Boxed<tonic::body::Body>, SameBody, Stuck, tonic::body::Body>>();
+    sent::<RetryFuture<Boxed<axum::body::Body>, SameBody, Stuck, axum::body::Body, Unshared>>();
+    sent::<RetryFuture<Boxed<tonic::body::Body>, SameBody, Stuck, tonic::body::Body, Unshared>>();
 }
 
 /// The service is asked for no more than its own box is, and neither are requests and responses.
