@@ -331,7 +331,7 @@ impl Sample {
     }
 
     /// A number from `lower` to `upper`, both included, each as likely as the others to within one in 2^64 draws.
-    fn within(self, lower: u64, upper: u64) -> u64 {
+    pub(crate) fn within(self, lower: u64, upper: u64) -> u64 {
         let choices = u128::from(upper.saturating_sub(lower)) + 1;
         let chosen = (u128::from(self.0) * choices) >> u64::BITS;
         lower.saturating_add(u64::try_from(chosen).unwrap_or(u64::MAX))

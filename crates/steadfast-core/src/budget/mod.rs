@@ -45,7 +45,6 @@
 //! [a6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
 //! [finagle]: https://twitter.github.io/finagle/guide/Clients.html#retries
 
-mod sync;
 mod throttle;
 mod window;
 

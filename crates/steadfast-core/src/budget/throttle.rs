@@ -1,9 +1,7 @@
 use std::fmt;
 
-use super::{
-    InvalidBudget,
-    sync::{AtomicU64, Ordering},
-};
+use super::InvalidBudget;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Thousandths of a token: gRPC's ratio has three decimals.
 const TOKEN: u64 = 1000;

@@ -4,7 +4,7 @@ use std::{
     time::Instant,
 };
 
-use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// One retry, in the billionths that amounts are counted in.
 const RETRY: u128 = 1_000_000_000;
