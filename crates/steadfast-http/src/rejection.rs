@@ -1,6 +1,8 @@
+use std::{error::Error, fmt};
+
 use crate::problem::Code;
 
-/// Marks a response that a layer made up by itself, in the response's extensions.
+/// Marks what a layer made up by itself: a response, in its extensions, or an error, in the chain of its sources.
 ///
 /// It says nothing about the destination: no layer counts it as the destination's failure, and none sends the call to the same
 /// destination again.
@@ -22,3 +24,11 @@ impl LocalRejection {
         self.code
     }
 }
+
+impl fmt::Display for LocalRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the call was refused by a layer: {}", self.code.as_str())
+    }
+}
+
+impl Error for LocalRejection {}

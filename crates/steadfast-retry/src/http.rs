@@ -16,7 +16,7 @@ use steadfast_core::verdict::{Cause, SafetyClass, Verdict};
 use steadfast_http::{
     BoxError, Deadline, IdempotentRequest, LocalRejection,
     body::{Replay, ReplayBody},
-    classify::{ErrorView, verdict_of_error},
+    classify::{ErrorView, ResponseHead, verdict_of_error},
     grpc,
     problem::{Code, Problem},
 };
@@ -30,7 +30,7 @@ use crate::{
     limit::Limit,
     mode::BodyMode,
     outcome::RetryOutcome,
-    policy::{Attempted, ResponseHead},
+    policy::Attempted,
     shared::{Core, Shared},
     signal::ELAPSED,
 };
@@ -216,11 +216,7 @@ impl<S, M, V, B> HttpExchange<S, M, V, B> {
             return verdict;
         };
         let outcome = match result {
-            Ok(response) => Ok(ResponseHead {
-                status: response.status(),
-                headers: response.headers(),
-                extensions: response.extensions(),
-            }),
+            Ok(response) => Ok(ResponseHead::of(response)),
             Err(error) => Err(V::view(error)),
         };
         classifier(Attempted {

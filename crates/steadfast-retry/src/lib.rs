@@ -28,6 +28,7 @@ pub use steadfast_core::{
     retry::StoppedBy,
     verdict::{Cause, Failure, Hint, SafetyClass, Verdict},
 };
+pub use steadfast_http::classify::ResponseHead;
 
 pub use crate::{
     body::{BodyIdle, ResponseBody},
@@ -39,6 +40,6 @@ pub use crate::{
     layer::RetryLayer,
     mode::{BodyMode, Custom, SameBody, Wrapped},
     outcome::RetryOutcome,
-    policy::{Attempted, Policy, ResponseHead},
+    policy::{Attempted, Policy},
     service::Retry,
 };

@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
-use http::{Extensions, HeaderMap, StatusCode};
 use steadfast_core::verdict::Verdict;
+use steadfast_http::classify::ResponseHead;
 
 /// What [`RetryLayer::new`](crate::RetryLayer::new) asks of requests that are not HTTP.
 ///
@@ -63,34 +63,6 @@ pub trait Policy<Req, Res, E>: Send + Sync + 'static {
     fn verdict(&self, outcome: Result<&Res, &E>) -> Verdict;
 }
 
-/// The head of a response, as a classifier sees it.
-#[derive(Clone, Copy)]
-pub struct ResponseHead<'a> {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) extensions: &'a Extensions,
-}
-
-impl<'a> ResponseHead<'a> {
-    /// The status.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The headers.
-    #[must_use]
-    pub const fn headers(&self) -> &'a HeaderMap {
-        self.headers
-    }
-
-    /// The extensions.
-    #[must_use]
-    pub const fn extensions(&self) -> &'a Extensions {
-        self.extensions
-    }
-}
-
 /// An attempt that has ended, as a classifier sees it.
 #[derive(Clone, Copy)]
 pub struct Attempted<'a> {
@@ -122,15 +94,6 @@ impl<'a> Attempted<'a> {
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         self.idempotent
-    }
-}
-
-/// Without the values of headers, which may be secrets.
-impl fmt::Debug for ResponseHead<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseHead")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,9 @@ impl HttpRules {
     #[inline]
     pub fn is_plain_success<B>(&self, response: &Response<B>) -> bool {
         let status = response.status();
-        status.is_success() && response.extensions().is_empty() && !self.is_transient(status)
+        status.is_success()
+            && !self.is_transient(status)
+            && response.extensions().get::<LocalRejection>().is_none()
     }
 
     pub(super) fn verdict_of_status(

@@ -4,6 +4,7 @@
 //! depends on the request, the budget and the time that is left.
 
 mod grpc;
+mod head;
 mod http;
 mod transport;
 mod view;
@@ -12,6 +13,7 @@ use steadfast_core::verdict::{Cause, Failure, SafetyClass, Verdict};
 
 pub use self::{
     grpc::GrpcRules,
+    head::ResponseHead,
     http::HttpRules,
     transport::verdict_of_error,
     view::{Boxed, ErrorView, Typed},

@@ -2,6 +2,8 @@ use std::{error::Error, io};
 
 use steadfast_core::verdict::{Cause, Failure, SafetyClass, Verdict};
 
+use super::verdict_of_rejection;
+
 /// Chains of real errors have up to eight; one that goes in circles must end.
 const MAX_DEPTH: usize = 16;
 
@@ -17,6 +19,7 @@ const MAX_DEPTH: usize = 16;
 /// | HTTP/2: the peer wants another protocol; the answer is no HTTP, or cannot be decoded | permanent |
 /// | any other failure of a connection: reset, closed, cut off | transient |
 /// | a [`tonic::Status`](https://docs.rs/tonic/latest/tonic/struct.Status.html) | by [`GrpcRules`](super::GrpcRules) as they are by default, if its source says nothing |
+/// | a [`LocalRejection`](crate::LocalRejection) | as that of a response: ignored, unless an attempt took too long |
 /// | the request's own body failed, or the request could not be built | ignored: says nothing about the destination |
 /// | nothing known | permanent |
 ///
@@ -76,6 +79,9 @@ enum Place {
 impl Chain {
     /// The verdict, if this error decides it. Wrappers come before what they wrap.
     fn examine(&mut self, error: &(dyn Error + 'static)) -> Option<Verdict> {
+        if let Some(&rejection) = error.downcast_ref() {
+            return Some(verdict_of_rejection(rejection));
+        }
         #[cfg(feature = "reqwest")]
         if let Some(error) = error.downcast_ref() {
             return self.reqwest(error);
