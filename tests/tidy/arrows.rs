@@ -1,7 +1,7 @@
 //! Which of our crates may use which.
 //!
 //! ```text
-//! core <- http <- idempotency, retry <- steadfast <- examples, tests
+//! core <- http <- circuit-breaker, idempotency, retry <- steadfast <- examples, tests
 //! core <- store <- store-postgres, store-sqlite <- steadfast
 //!         store <- idempotency
 //!   http, store <- testkit
@@ -27,7 +27,7 @@ struct Arrows {
     tests: &'static [&'static str],
 }
 
-const ARROWS: [Arrows; 12] = [
+const ARROWS: [Arrows; 13] = [
     Arrows {
         from: "steadfast-core",
         ships: &[],
@@ -47,6 +47,11 @@ const ARROWS: [Arrows; 12] = [
         from: "steadfast-idempotency",
         ships: &["steadfast-core", "steadfast-http", "steadfast-store"],
         tests: &["steadfast-testkit"],
+    },
+    Arrows {
+        from: "steadfast-circuit-breaker",
+        ships: &["steadfast-core", "steadfast-http"],
+        tests: &[],
     },
     Arrows {
         from: "steadfast-retry",
@@ -71,6 +76,7 @@ const ARROWS: [Arrows; 12] = [
     Arrows {
         from: "steadfast",
         ships: &[
+            "steadfast-circuit-breaker",
             "steadfast-core",
             "steadfast-http",
             "steadfast-idempotency",

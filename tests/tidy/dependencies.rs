@@ -15,7 +15,7 @@ struct Ships {
     private: &'static [&'static str],
 }
 
-const SHIPS: [Ships; 9] = [
+const SHIPS: [Ships; 10] = [
     Ships {
         library: "steadfast",
         public: &[],
@@ -76,6 +76,19 @@ const SHIPS: [Ships; 9] = [
             "tokio-util",
             "tracing",
         ],
+    },
+    Ships {
+        library: "steadfast-circuit-breaker",
+        // tokio: who subscribes gets its receiver.
+        public: &[
+            "bytes",
+            "http",
+            "http-body",
+            "tokio",
+            "tower-layer",
+            "tower-service",
+        ],
+        private: &["fastrand", "metrics", "pin-project-lite", "tracing"],
     },
     Ships {
         library: "steadfast-retry",

@@ -113,13 +113,17 @@ fn no_two_crates_open_with_the_same_sentence() {
 }
 
 /// A table of metrics, and where the code reports them.
-const METRICS: [(&str, &[&str]); 2] = [
+const METRICS: [(&str, &[&str]); 3] = [
     (
         "crates/steadfast-idempotency/README.md",
         &[
             "crates/steadfast-idempotency/src",
             "crates/steadfast-store/src",
         ],
+    ),
+    (
+        "crates/steadfast-circuit-breaker/README.md",
+        &["crates/steadfast-circuit-breaker/src"],
     ),
     (
         "crates/steadfast-retry/README.md",

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "circuit-breaker")]
+pub use steadfast_circuit_breaker as circuit_breaker;
 pub use steadfast_core as core;
 pub use steadfast_http as http;
 #[cfg(feature = "idempotency")]

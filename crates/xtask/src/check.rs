@@ -3,8 +3,9 @@
 use crate::step::Step;
 
 /// The crates that stand on crates.io. Each is checked alone, where no neighbour's features help it to compile.
-const LIBRARIES: [&str; 9] = [
+const LIBRARIES: [&str; 10] = [
     "steadfast",
+    "steadfast-circuit-breaker",
     "steadfast-core",
     "steadfast-http",
     "steadfast-idempotency",
@@ -16,8 +17,9 @@ const LIBRARIES: [&str; 9] = [
 ];
 
 /// The features of the facade, each checked without the others.
-const FACADE_FEATURES: [&str; 8] = [
+const FACADE_FEATURES: [&str; 9] = [
     "axum",
+    "circuit-breaker",
     "hyper-util",
     "idempotency",
     "reqwest",

@@ -1,0 +1,40 @@
+use std::fmt;
+
+use steadfast_core::verdict::Verdict;
+use steadfast_http::Deadline;
+
+use crate::{
+    Rejected,
+    admission::{Held, Pass},
+};
+
+/// The right to make one call, for code that guards its calls by itself.
+///
+/// It ends with [`record`](Self::record). Dropped before that, the call has failed if its [`Deadline`] has passed by then, and says
+/// nothing otherwise; a probe makes room for another one in any case.
+#[must_use = "a permit that is dropped says nothing of its call"]
+pub struct Permit {
+    pass: Pass,
+}
+
+impl Permit {
+    pub(crate) fn ask(held: Held, deadline: Option<Deadline>) -> Result<Self, Rejected> {
+        match Pass::ask(held, deadline) {
+            Ok(pass) => Ok(Self { pass }),
+            Err((held, rejection)) => Err(Rejected::by(held.shared(), rejection)),
+        }
+    }
+
+    /// The call ended with this verdict.
+    pub fn record(mut self, verdict: Verdict) {
+        self.pass.end(verdict);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("breaker", self.pass.shared())
+            .finish_non_exhaustive()
+    }
+}
