@@ -12,6 +12,7 @@
     reason = "a command line tool tells its user what it found"
 )]
 
+mod breaker;
 mod bypassed;
 mod calls;
 mod keyed;
@@ -50,7 +51,7 @@ impl Report {
     }
 }
 
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 5] = [
     Benchmark {
         name: "over-http",
         run: over_http::run,
@@ -66,6 +67,10 @@ const BENCHMARKS: [Benchmark; 4] = [
     Benchmark {
         name: "retry",
         run: retry::run,
+    },
+    Benchmark {
+        name: "breaker",
+        run: breaker::run,
     },
 ];
 
