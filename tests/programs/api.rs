@@ -138,7 +138,7 @@ async fn without_credentials_only_what_is_public_answers() {
     let health = client.send(client.bare("GET", "/healthz")).await.unwrap();
     assert_eq!(
         (health.status, health.json()),
-        (200, json!({"status": "ok"}))
+        (200, json!({"status": "ok", "breaker": "closed"}))
     );
 
     assert_eq!(

@@ -161,6 +161,15 @@ fn what_it_does_not_know_it_refuses() {
         &["serve", "--lease", "0s"],
         &["serve", "--provider-attempts", "0"],
         &["serve", "--provider-timeout", "soon"],
+        &["serve", "--breaker-failures", "0"],
+        &["serve", "--breaker-failures", "-1"],
+        &["serve", "--breaker-failures", "4294967296"],
+        &["serve", "--breaker-open", "0s"],
+        &["serve", "--breaker-open", "30"],
+        &["serve", "--breaker-successes", "0"],
+        &["serve", "--breaker-successes", "some"],
+        &["provider", "--breaker-failures", "5"],
+        &["demo", "--breaker-failures", "5"],
         &["serve", "--store", "redis://localhost"],
         &["serve", "--provider-url", "https://example.org"],
     ] {
@@ -168,6 +177,30 @@ fn what_it_does_not_know_it_refuses() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_number_that_cannot_work_is_named_wherever_it_comes_from() {
+    for (variable, value, flag) in [
+        ("PAYMENTS_BREAKER_FAILURES", "0", "--breaker-failures"),
+        ("PAYMENTS_BREAKER_OPEN", "0s", "--breaker-open"),
+        ("PAYMENTS_BREAKER_SUCCESSES", "few", "--breaker-successes"),
+    ] {
+        let folder = tempdir().unwrap();
+        let from_environment = command(folder.path())
+            .arg("serve")
+            .env(variable, value)
+            .output()
+            .unwrap();
+        for output in [from_environment, run(&["serve", flag, value])] {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{flag}: {said}");
+            assert!(
+                said.contains(flag) && said.contains(value),
+                "{flag}: {said}"
+            );
+        }
     }
 }
 
@@ -208,6 +241,20 @@ fn what_it_cannot_do_it_says_and_fails() {
                 "1ms",
             ],
             "lease",
+        ),
+        (
+            &[
+                "serve",
+                "--listen",
+                free,
+                "--provider-listen",
+                free,
+                "--store",
+                "memory:",
+                "--breaker-open",
+                "400days",
+            ],
+            "open_for is longer than 365 days",
         ),
         (
             &[

@@ -33,7 +33,8 @@ async fn stage(arguments: &[&str]) -> Stage {
 
 #[tokio::test]
 async fn while_the_provider_is_down_a_charge_can_be_tried_again_with_its_key() {
-    let stage = stage(&[]).await;
+    // More failures than these nine: each request is to call the provider.
+    let stage = stage(&["--breaker-failures", "10"]).await;
     stage.provider.faults(&json!({"mode": "down"})).await;
     let request = of_amount(100);
 
@@ -168,7 +169,8 @@ async fn each_attempt_has_the_time_of_one() {
 
 #[tokio::test]
 async fn a_flaky_provider_makes_one_charge_for_each_key() {
-    let stage = stage(&[]).await;
+    // Five failures in a row come: the circuit opens now and then, but not for the time of a test.
+    let stage = stage(&["--breaker-open", "20ms"]).await;
     stage
         .provider
         .faults(&json!({"mode": "flaky", "rate": 0.6}))

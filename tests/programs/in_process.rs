@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use payments::{
     Deps,
-    config::StoreUrl,
+    config::{ProviderLimits, StoreUrl},
     database::Database,
     provider::{self, Provider},
     provider_client::ProviderClient,
@@ -18,6 +18,15 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
+
+/// A call of the API is a call of the provider.
+const ONE_ATTEMPT: ProviderLimits = ProviderLimits {
+    provider_attempts: 1,
+    provider_timeout: Duration::from_secs(30),
+    breaker_failures: 5,
+    breaker_open: Duration::from_secs(30),
+    breaker_successes: 3,
+};
 
 struct Stage {
     app: payments::App,
@@ -56,7 +65,7 @@ pub(crate) async fn stage_of(provider: &Url) -> (payments::App, payments::App) {
         let deps = Deps {
             store: Database::open(&StoreUrl::Memory).await.unwrap().store,
             charges: charges.clone(),
-            provider: ProviderClient::new(provider, 1, Duration::from_secs(30)).unwrap(),
+            provider: ProviderClient::new(provider, ONE_ATTEMPT).unwrap(),
             lease: Duration::from_secs(60),
         };
         payments::app(deps).unwrap()

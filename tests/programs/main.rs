@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod breaker;
 mod client;
 mod command_line;
 mod crashes;

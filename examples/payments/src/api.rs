@@ -12,7 +12,6 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use serde_json::{Value, json};
 use steadfast::{
     idempotency::{IdempotencyLayer, Operation},
     store::DynStore,
@@ -156,8 +155,12 @@ async fn show(
     }
 }
 
-async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// It is well while its provider is not: it still gives the answers that it has, and a new process would call the provider no better.
+async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
+    Json(Health {
+        status: "ok",
+        breaker: api.provider.circuit().as_str(),
+    })
 }
 
 async fn not_found() -> Problem {
@@ -182,6 +185,13 @@ const ID_PREFIX: &str = "ch_";
 fn is_charge_id(text: &str) -> bool {
     text.strip_prefix(ID_PREFIX)
         .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    /// The state of the circuit breaker around the provider.
+    breaker: &'static str,
 }
 
 #[derive(Serialize)]
@@ -236,6 +246,14 @@ impl From<ProviderError> for Problem {
     fn from(error: ProviderError) -> Self {
         match error {
             ProviderError::KeyReused => key_used_before(),
+            ProviderError::LeftAlone { retry_after, took } => {
+                tracing::info!(took_us = %took.as_micros(), ?retry_after, "the provider is left alone");
+                Self::unavailable(
+                    "circuit-open",
+                    "the card provider was failing and is left alone for a while; an earlier call may have charged, so send the same request with the same key again",
+                )
+                .with_retry_after(retry_after)
+            }
             ProviderError::Elapsed
             | ProviderError::Failing { .. }
             | ProviderError::Unreachable(_) => {

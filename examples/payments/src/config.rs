@@ -17,7 +17,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API, with a fake card provider beside it (the default command)
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// Serve the fake card provider alone
     Provider(ProviderConfig),
     /// Play the story of a payment that must not happen twice, with real processes; exits 1 if a promise was broken
@@ -63,6 +63,23 @@ pub struct ServeConfig {
     #[arg(value_parser = provider_url)]
     pub provider_url: Option<Url>,
 
+    /// What calls of the provider may cost.
+    #[command(flatten)]
+    pub limits: ProviderLimits,
+
+    /// How long a charge stays untouched after the death of its process; at least 100ms
+    #[arg(long, env = "PAYMENTS_LEASE", value_name = "DURATION")]
+    #[arg(default_value = "5s", value_parser = positive_duration)]
+    pub lease: Duration,
+
+    /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
+    #[arg(long, hide = true)]
+    pub end_with_stdin: bool,
+}
+
+/// How often the provider is called, for how long, and when it is left alone.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ProviderLimits {
     /// How often one charge calls the provider at most, the first call counted; 1 disables retries
     #[arg(long, env = "PAYMENTS_PROVIDER_ATTEMPTS", value_name = "NUMBER")]
     #[arg(default_value = "3", value_parser = value_parser!(u32).range(1..))]
@@ -73,14 +90,20 @@ pub struct ServeConfig {
     #[arg(default_value = "2s", value_parser = positive_duration)]
     pub provider_timeout: Duration,
 
-    /// How long a charge stays untouched after the death of its process; at least 100ms
-    #[arg(long, env = "PAYMENTS_LEASE", value_name = "DURATION")]
-    #[arg(default_value = "5s", value_parser = positive_duration)]
-    pub lease: Duration,
+    /// After how many failed calls in a row, of all charges, the provider is left alone
+    #[arg(long, env = "PAYMENTS_BREAKER_FAILURES", value_name = "NUMBER")]
+    #[arg(default_value = "5", value_parser = value_parser!(u32).range(1..))]
+    pub breaker_failures: u32,
 
-    /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
-    #[arg(long, hide = true)]
-    pub end_with_stdin: bool,
+    /// How long the provider is left alone before a call probes it; chance adds up to a tenth
+    #[arg(long, env = "PAYMENTS_BREAKER_OPEN", value_name = "DURATION")]
+    #[arg(default_value = "30s", value_parser = positive_duration)]
+    pub breaker_open: Duration,
+
+    /// How many probes in a row, one at a time, must succeed before the provider is called as before
+    #[arg(long, env = "PAYMENTS_BREAKER_SUCCESSES", value_name = "NUMBER")]
+    #[arg(default_value = "3", value_parser = value_parser!(u32).range(1..))]
+    pub breaker_successes: u32,
 }
 
 /// The configuration of `payments provider`.

@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
         .init();
 
     let ended = match command {
-        Command::Serve(config) => payments::serve::serve(config).await,
+        Command::Serve(config) => payments::serve::serve(*config).await,
         Command::Provider(config) => payments::serve::provider(config).await,
         Command::Demo(config) => payments::demo::play(config).await,
     };

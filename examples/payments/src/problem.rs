@@ -1,13 +1,13 @@
 //! Refusals as problem details (RFC 9457), in the form that the idempotency layer uses too.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 /// The shortest delay that `Retry-After` can say: whether a dependency is back costs one call to find out.
-const RETRY_AFTER_SECONDS: u64 = 1;
+const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 
 /// One refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
-    retryable: bool,
+    /// When the same request may succeed, where it may.
+    retry_after: Option<Duration>,
 }
 
 impl Problem {
@@ -29,7 +30,7 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
-            retryable: false,
+            retry_after: None,
         }
     }
 
@@ -47,8 +48,17 @@ impl Problem {
     #[must_use]
     pub fn unavailable(code: &'static str, detail: &'static str) -> Self {
         Self {
-            retryable: true,
+            retry_after: Some(SHORTEST_DELAY),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// The same request may succeed after this time. It is told in whole seconds: rounded up, and one at least.
+    #[must_use]
+    pub fn with_retry_after(self, delay: Duration) -> Self {
+        Self {
+            retry_after: Some(delay.max(SHORTEST_DELAY)),
+            ..self
         }
     }
 
@@ -73,7 +83,7 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
-            "retryable": self.retryable,
+            "retryable": self.retry_after.is_some(),
         });
         let mut response = (self.status, body.to_string()).into_response();
 
@@ -82,9 +92,47 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.retryable {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        if let Some(delay) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds(delay).into());
         }
         response
+    }
+}
+
+/// Rounded up: who comes a moment too early is refused again.
+const fn seconds(delay: Duration) -> u64 {
+    let begun = if delay.subsec_nanos() > 0 { 1 } else { 0 };
+    delay.as_secs().saturating_add(begun)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_told_in_whole_seconds_and_never_too_short() {
+        let problem = Problem::unavailable("code", "detail");
+        assert_eq!(told(problem.clone()).as_deref(), Some("1"));
+        for (delay, seconds) in [
+            (Duration::ZERO, "1"),
+            (Duration::from_millis(2), "1"),
+            (Duration::from_secs(2), "2"),
+            (Duration::from_millis(2001), "3"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            let told = told(problem.clone().with_retry_after(delay));
+            assert_eq!(told.as_deref(), Some(seconds), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn who_cannot_succeed_is_told_no_delay() {
+        assert_eq!(told(Problem::invalid_field("amount", "is missing")), None);
+    }
+
+    fn told(problem: Problem) -> Option<String> {
+        let response = problem.into_response();
+        let delay = response.headers().get(header::RETRY_AFTER)?;
+        Some(delay.to_str().unwrap().to_owned())
     }
 }

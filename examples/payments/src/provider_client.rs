@@ -7,17 +7,25 @@ use reqwest::{Client, Request, Response, Url, redirect};
 use serde::Deserialize;
 use serde_json::json;
 use steadfast::{
+    circuit_breaker::{BreakerConfig, CircuitBreaker, CircuitBreakerLayer, Rejected, State},
     http::{LocalRejection, reqwest::ReqwestLayer},
     retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
 };
+use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+
+use crate::config::ProviderLimits;
+
+/// The provider's name in logs.
+const NAME: &str = "card-provider";
 
 /// A client of one provider, shared by its clones.
 #[derive(Clone, Debug)]
 pub struct ProviderClient {
     http: Client,
-    /// The same client, which sends again what may be sent again.
+    /// The same client, which sends again what may be sent again, and nothing while the circuit is open.
     stack: BoxCloneSyncService<Request, Response, reqwest::Error>,
+    breaker: CircuitBreaker,
     charges: String,
 }
 
@@ -33,16 +41,14 @@ pub struct ProviderCharge {
 }
 
 impl ProviderClient {
-    /// A client that makes so many attempts at most, each of which has `timeout` to the head of its answer, and as much for each
-    /// pause in its body.
+    /// A client with these limits. Each attempt has the timeout to the head of its answer, and as much for each pause in its body.
     ///
     /// # Errors
     ///
-    /// The system does not let a client be made, or there is no attempt or no time.
+    /// The system does not let a client be made, or with these limits it cannot call.
     pub fn new(
         provider: &Url,
-        attempts: u32,
-        timeout: Duration,
+        limits: ProviderLimits,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let http = Client::builder()
             .no_proxy()
@@ -52,12 +58,15 @@ impl ProviderClient {
             .retry(reqwest::retry::never())
             .build()?;
         let retry = RetryLayer::http()
-            .with_name("card-provider")
-            .with_config(config(attempts, timeout))?;
+            .with_name(NAME)
+            .with_config(retry_config(&limits))?;
+        let breaker = CircuitBreaker::with_config(NAME, breaker_config(&limits))?;
         let layers = ServiceBuilder::new()
             // Every call has a key, on which the provider deduplicates: so it may be sent again whatever became of it.
             .layer(IdempotencyKeyLayer::new())
-            .layer(retry);
+            .layer(retry)
+            // Beneath retry it counts each attempt. What it refuses is not an attempt, and ends the retries.
+            .layer(CircuitBreakerLayer::http(breaker.clone()));
         let stack = ServiceBuilder::new()
             .layer(ReqwestLayer::new(layers))
             .service(http.clone());
@@ -65,8 +74,15 @@ impl ProviderClient {
         Ok(Self {
             http,
             stack: BoxCloneSyncService::new(stack),
+            breaker,
             charges: format!("{base}/charges"),
         })
+    }
+
+    /// The state of the circuit breaker: open, it stays so until a call comes after the open time.
+    #[must_use]
+    pub fn circuit(&self) -> State {
+        self.breaker.state()
     }
 
     /// Charges `amount` minor units. Calls with the same `key` are one charge.
@@ -91,12 +107,19 @@ impl ProviderClient {
             .json(&json!({"amount": amount, "currency": currency}))
             .build()
             .map_err(ProviderError::Unreachable)?;
+        let begun = Instant::now();
         let response = self
             .stack
             .clone()
             .oneshot(request)
             .await
             .map_err(ProviderError::Unreachable)?;
+        if let Some(rejected) = response.extensions().get::<Rejected>() {
+            return Err(ProviderError::LeftAlone {
+                retry_after: rejected.retry_after(),
+                took: begun.elapsed(),
+            });
+        }
         if response.extensions().get::<LocalRejection>().is_some() {
             return Err(ProviderError::Elapsed);
         }
@@ -119,11 +142,27 @@ impl ProviderClient {
     }
 }
 
-fn config(attempts: u32, timeout: Duration) -> RetryConfig {
+fn retry_config(limits: &ProviderLimits) -> RetryConfig {
     RetryConfig::default()
-        .with_max_attempts(attempts)
-        .with_attempt_timeout(timeout)
-        .with_body_idle_timeout(timeout)
+        .with_max_attempts(limits.provider_attempts)
+        .with_attempt_timeout(limits.provider_timeout)
+        .with_body_idle_timeout(limits.provider_timeout)
+}
+
+/// Failures in a row alone, so that how it opens can be told in one sentence. The open time keeps the default jitter: chance adds up
+/// to a tenth, so that many APIs do not come back to the provider at one moment.
+fn breaker_config(limits: &ProviderLimits) -> BreakerConfig {
+    BreakerConfig::default()
+        .with_consecutive_failures(limits.breaker_failures)
+        .without_failure_rate()
+        .with_open_for(limits.breaker_open)
+        .with_probes(1, limits.breaker_successes)
+        // A probe may take as long as any other attempt.
+        .with_half_open_limit(
+            limits
+                .provider_timeout
+                .max(BreakerConfig::DEFAULT_HALF_OPEN_LIMIT),
+        )
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
@@ -163,6 +202,13 @@ pub enum ProviderError {
     },
     /// It made another charge under this key before.
     KeyReused,
+    /// It failed before, and was not called now, or not any more.
+    LeftAlone {
+        /// When it may be called again; zero: any moment.
+        retry_after: Duration,
+        /// How long it took to find out: microseconds, unless an attempt was made before.
+        took: Duration,
+    },
     /// It refused a call that is in order.
     Refused {
         /// The status of its answer.
@@ -187,6 +233,7 @@ impl fmt::Display for ProviderError {
             Self::Elapsed => f.write_str("the provider did not answer in time"),
             Self::Failing { status } => write!(f, "the provider is failing with status {status}"),
             Self::KeyReused => f.write_str("the provider has another charge under this key"),
+            Self::LeftAlone { .. } => f.write_str("the provider is left alone after failures"),
             Self::Refused { status } => write!(f, "the provider refused with status {status}"),
             Self::Unreachable(_) => f.write_str("the provider gave no answer"),
             Self::Unreadable(_) => f.write_str("the provider's answer is not a charge"),
@@ -205,6 +252,7 @@ impl Error for ProviderError {
             Self::Elapsed
             | Self::Failing { .. }
             | Self::KeyReused
+            | Self::LeftAlone { .. }
             | Self::Refused { .. }
             | Self::WrongAmount { .. } => None,
         }

@@ -53,7 +53,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
             (Some(listener), url)
         }
     };
-    let client = ProviderClient::new(&provider, config.provider_attempts, config.provider_timeout)
+    let client = ProviderClient::new(&provider, config.limits)
         .map_err(|error| Failure::because("failed to make a client of the provider", error))?;
     let database = Database::open(&config.store).await?;
     let app = crate::app(Deps {

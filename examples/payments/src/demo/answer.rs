@@ -47,7 +47,13 @@ impl Answer {
 
     /// Whether it says that nobody knows what became of the charge: the next request may ask the provider again.
     pub(super) fn is_unknown(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE && !self.is_refused()
+    }
+
+    /// Whether it says that the provider is left alone.
+    pub(super) fn is_refused(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
+            && self.code().as_deref() == Some("circuit-open")
     }
 
     /// Whether it is a refusal that the same request, sent again, may not meet.
@@ -150,6 +156,16 @@ pub(super) mod tests {
 
         assert_eq!(refused.to_string(), "409 in-progress, Retry-After: 2");
         assert_eq!(unstored.to_string(), "422, Idempotent-Stored: false");
+    }
+
+    #[test]
+    fn a_refusal_by_the_open_circuit_is_no_unknown_outcome() {
+        let refused = answer(503, &[], r#"{"code":"circuit-open"}"#);
+        let unknown = answer(503, &[], r#"{"code":"provider-unavailable"}"#);
+
+        assert!(refused.is_refused() && !refused.is_unknown());
+        assert!(unknown.is_unknown() && !unknown.is_refused());
+        assert!(refused.may_pass() && unknown.may_pass());
     }
 
     #[test]

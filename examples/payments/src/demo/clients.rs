@@ -115,6 +115,14 @@ impl Clients {
         }
     }
 
+    /// What the API says of its health. No promise is judged by how often it is asked.
+    pub(super) async fn health(&self, api: &str) -> Result<String, Failure> {
+        let failed = |error| Failure::because("the API did not tell its health", error);
+        let request = self.http.get(format!("{api}/healthz"));
+        let answered = async { request.send().await?.error_for_status()?.text().await };
+        answered.await.map_err(failed)
+    }
+
     /// Every request so far, in the order of sending.
     pub(super) fn sent(&self) -> Vec<Sent> {
         self.book().clone()

@@ -34,10 +34,60 @@ pub(super) fn judge(scene: &Scene, sent: &[Sent], ledger: &Ledger) -> Vec<String
     for sent in sent {
         by_key.entry(sent.order.key).or_default().push(sent);
     }
+    if by_key.len() != scene.charges {
+        broken.push(format!(
+            "clients asked for {}, and {} was to be charged",
+            count(by_key.len(), "order"),
+            scene.charges
+        ));
+    }
+    judge_pairs(&by_key, &mut broken);
     for sent in by_key.into_values() {
         judge_order(&sent, ledger, &mut broken);
     }
     broken
+}
+
+/// What was not as it must be while the circuit was open, by what clients were told and the calls in the ledger before and after:
+/// each client is refused, and told when to come back, and the provider hears of none.
+pub(super) fn judge_refusals(answers: &[Option<Answer>], before: u64, after: u64) -> Vec<String> {
+    let mut broken = Vec::new();
+    let refused = |answer: &Answer| answer.is_refused() && answer.retry_after.is_some();
+    let wrong: Vec<_> = answers
+        .iter()
+        .filter(|answer| !answer.as_ref().is_some_and(refused))
+        .collect();
+    if let Some(first) = wrong.first() {
+        let told = first
+            .as_ref()
+            .map_or("nothing".to_owned(), Answer::to_string);
+        broken.push(format!(
+            "the open circuit did not refuse {}; the first was told {told}",
+            count(wrong.len(), "client")
+        ));
+    }
+    if after != before {
+        broken.push(format!(
+            "the number of calls of the provider while the circuit was open is {}",
+            after.saturating_sub(before)
+        ));
+    }
+    broken
+}
+
+/// No charge is that of two orders. With as many charges in the ledger as there are orders, each order has one.
+fn judge_pairs(by_key: &BTreeMap<&str, Vec<&Sent>>, broken: &mut Vec<String>) {
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    for (key, sent) in by_key {
+        let answers = sent.iter().filter_map(|sent| sent.answer.as_ref());
+        let told = answers.filter(|answer| answer.is_charged());
+        let Some(charged) = told.filter_map(Answer::charged).next() else {
+            continue;
+        };
+        if let Some(owner) = owners.insert(charged.provider_id, key) {
+            broken.push(format!("{owner} and {key} were told to be one charge"));
+        }
+    }
 }
 
 /// The calls in the ledger if there may be that many, else what comes next to it.

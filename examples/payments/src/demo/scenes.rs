@@ -5,6 +5,7 @@ mod flapping_provider;
 mod herd;
 mod killed_in_mid_charge;
 mod lost_response;
+mod open_circuit;
 mod slow_provider;
 mod two_processes;
 
@@ -20,9 +21,10 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) const SCENES: [Scene; 7] = [
+pub(super) const SCENES: [Scene; 8] = [
     double_click::SCENE,
     flapping_provider::SCENE,
+    open_circuit::SCENE,
     lost_response::SCENE,
     slow_provider::SCENE,
     killed_in_mid_charge::SCENE,
@@ -43,12 +45,12 @@ pub(super) struct Scene {
     pub(super) name: &'static str,
     /// What holds whatever happens, in a line of the summary.
     pub(super) promise: &'static str,
-    /// What every client of the scene asks for.
+    /// What every client of the scene asks for, or one of them.
     pub(super) order: Order,
-    /// How many charges the provider may have made at the end: that many, not fewer.
+    /// How many orders clients ask for, each of which is one charge: so many has the provider made at the end, not fewer.
     pub(super) charges: usize,
     /// How often the provider is asked for them, if no client is told 503. Each 503 may stand for as many more as an API makes
-    /// [attempts](ATTEMPTS).
+    /// [attempts](ATTEMPTS), but for none if it says that the circuit is open.
     pub(super) calls: u64,
     /// Returns the APIs that still run. Fails if the scene could not be played, and not if its promise broke.
     pub(super) play: fn(&mut Stage) -> Playing<'_>,

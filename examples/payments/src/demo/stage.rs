@@ -73,9 +73,19 @@ impl Stage {
 
     /// Starts an API. `name` is its own within the scene.
     pub(super) async fn start_api(&self, name: &str, lease: Duration) -> Result<Process, Failure> {
+        self.start_api_with(name, lease, &[]).await
+    }
+
+    /// Starts an API with more arguments.
+    pub(super) async fn start_api_with(
+        &self,
+        name: &str,
+        lease: Duration,
+        more: &[&str],
+    ) -> Result<Process, Failure> {
         let lease = humantime::format_duration(lease).to_string();
         let attempts = ATTEMPTS.to_string();
-        let arguments = [
+        let mut arguments = vec![
             "serve",
             "--listen",
             "127.0.0.1:0",
@@ -88,6 +98,7 @@ impl Stage {
             "--lease",
             &lease,
         ];
+        arguments.extend(more);
         let start = Start {
             name,
             announces: "api",
@@ -149,6 +160,11 @@ impl Stage {
         if !holds {
             self.broken.push(broken.to_owned());
         }
+    }
+
+    /// Notes what somebody found broken.
+    pub(super) fn note(&mut self, broken: Vec<String>) {
+        self.broken.extend(broken);
     }
 
     /// What broke by the scene's own word.

@@ -191,6 +191,76 @@ fn each_way_to_break_a_promise_is_named() {
 }
 
 #[test]
+fn each_order_has_a_charge_of_its_own() {
+    let scene = Scene {
+        charges: 2,
+        calls: 2,
+        ..SCENE
+    };
+    let of = |key, provider_id| Sent {
+        order: Order { key, ..ORDER },
+        settled: false,
+        answer: Some(charged("false", provider_id, ORDER.amount)),
+    };
+    let ledger = ledger(&["pr_1", "pr_2"], 2);
+
+    let kept = [of("order-1", "pr_1"), of("order-2", "pr_2")];
+    assert_eq!(judge(&scene, &kept, &ledger), [""; 0]);
+    let shared = [of("order-1", "pr_1"), of("order-2", "pr_1")];
+    assert_names(
+        "order-1 and order-2 were told to be one charge",
+        &judge(&scene, &shared, &ledger),
+    );
+    // Charged twice.
+    let alone = [of("order-1", "pr_1")];
+    assert_names("asked for 1 order", &judge(&scene, &alone, &ledger));
+}
+
+#[test]
+fn an_open_circuit_refuses_everybody_and_calls_nobody() {
+    let body = r#"{"code":"circuit-open"}"#;
+    let refused = || Some(answer(503, &[("retry-after", "2")], body));
+    let endless = Some(answer(503, &[], body));
+
+    assert_eq!(judge_refusals(&[refused(), refused()], 5, 5), [""; 0]);
+    for (answers, after, named) in [
+        ([refused(), refused()], 6, "while the circuit was open is 1"),
+        (
+            [refused(), None],
+            5,
+            "refuse 1 client; the first was told nothing",
+        ),
+        (
+            [refused(), endless],
+            5,
+            "refuse 1 client; the first was told 503 circuit-open",
+        ),
+        (
+            [refused(), Some(unknown())],
+            5,
+            "refuse 1 client; the first was told 503, Retry-After",
+        ),
+        (
+            [refused(), Some(executed())],
+            5,
+            "refuse 1 client; the first was told 201",
+        ),
+    ] {
+        assert_names(named, &judge_refusals(&answers, 5, after));
+    }
+}
+
+#[test]
+fn a_refusal_by_the_open_circuit_stands_for_no_call() {
+    let refused = answer(503, &[("retry-after", "2")], r#"{"code":"circuit-open"}"#);
+    let sent = told([refused, executed()]);
+
+    assert_eq!(judge(&SCENE, &sent, &ledger(&["pr_1"], 1)), [""; 0]);
+    let broken = judge(&SCENE, &sent, &ledger(&["pr_1"], 2));
+    assert_names("is 2, and 1 was promised", &broken);
+}
+
+#[test]
 fn each_call_of_the_provider_is_accounted_for() {
     for (sent, calls, named) in [
         (told([executed()]), 0, "is 0, and 1 was promised"),

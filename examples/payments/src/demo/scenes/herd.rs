@@ -10,7 +10,7 @@ pub(super) const SCENE: Scene = Scene {
     name: "herd on one key",
     promise: "100 clients at once get one answer",
     order: Order {
-        key: "order-6",
+        key: "order-7",
         amount: 700,
     },
     charges: 1,

@@ -13,7 +13,7 @@ pub(super) const SCENE: Scene = Scene {
     name: "kill -9 in mid-charge",
     promise: "a crash costs no second charge",
     order: Order {
-        key: "order-5",
+        key: "order-6",
         amount: 9900,
     },
     charges: 1,

@@ -11,7 +11,7 @@ pub(super) const SCENE: Scene = Scene {
     name: "lost response",
     promise: "a lost answer costs no second charge",
     order: Order {
-        key: "order-3",
+        key: "order-4",
         amount: 1500,
     },
     charges: 1,

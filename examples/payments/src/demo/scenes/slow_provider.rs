@@ -14,7 +14,7 @@ pub(super) const SCENE: Scene = Scene {
     name: "slow provider",
     promise: "a charge goes on without its client",
     order: Order {
-        key: "order-4",
+        key: "order-5",
         amount: 2600,
     },
     charges: 1,

@@ -10,7 +10,7 @@ pub(super) const SCENE: Scene = Scene {
     name: "two processes",
     promise: "two APIs on one store answer as one",
     order: Order {
-        key: "order-7",
+        key: "order-8",
         amount: 3100,
     },
     charges: 1,

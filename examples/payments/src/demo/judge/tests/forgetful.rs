@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     account::Account,
     api::{self, Api},
-    config::StoreUrl,
+    config::{ProviderLimits, StoreUrl},
     database::Database,
     demo::clients::Clients,
     provider::{self, Provider},
@@ -83,10 +83,16 @@ async fn broken_with(change: impl FnOnce(Layer) -> Layer) -> Vec<String> {
     let routes = Provider::default().routes();
     tokio::spawn(provider::serve(listener, routes, stop.clone()));
     let Database { store, charges, .. } = Database::open(&StoreUrl::Memory).await.unwrap();
-    let timeout = Duration::from_secs(30);
+    let limits = ProviderLimits {
+        provider_attempts: 3,
+        provider_timeout: Duration::from_secs(30),
+        breaker_failures: 5,
+        breaker_open: Duration::from_secs(30),
+        breaker_successes: 3,
+    };
     let api = Api {
         charges,
-        provider: ProviderClient::new(&provider.parse().unwrap(), 3, timeout).unwrap(),
+        provider: ProviderClient::new(&provider.parse().unwrap(), limits).unwrap(),
     };
     let scope = scope::from_extension(|account: &Account| account.id());
     let layer = change(IdempotencyLayer::at_least_once(store, scope).unwrap());
