@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod breaker;
 mod connections;
 mod departures;
 mod failures;

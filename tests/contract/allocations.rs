@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use steadfast::{
+    circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, When},
     idempotency::{IdempotencyConfig, IdempotencyLayer, KeyRequirement, Promise},
     retry::IdempotencyKeyLayer,
     store::MemoryStore,
@@ -72,6 +73,26 @@ fn a_request_that_needs_no_key_costs_no_allocation() {
     let base = allocated(Instantly, || request(Method::POST));
     let named = allocated(layer.layer(Instantly), || request(Method::POST));
     assert!(named.count_total > base.count_total, "it is named");
+}
+
+#[test]
+fn a_call_that_a_closed_breaker_lets_through_costs_no_allocation() {
+    let breaker = CircuitBreaker::new("charges");
+    let layer = CircuitBreakerLayer::http(breaker.clone());
+
+    costs_nothing(layer.layer(Instantly), || request(Method::POST));
+
+    let base = allocated(Instantly, || request(Method::POST));
+    let ended = layer.clone().with_outcome_at(When::End);
+    let ended = allocated(ended.layer(Instantly), || request(Method::POST));
+    assert_eq!(
+        ended.count_total,
+        base.count_total + 1,
+        "the end is waited for"
+    );
+    breaker.force_open();
+    let rejected = allocated(layer.layer(Instantly), || request(Method::POST));
+    assert!(rejected.count_total > base.count_total, "it answers");
 }
 
 #[test]

@@ -152,7 +152,21 @@ impl Book {
         self.calls.load(Ordering::SeqCst)
     }
 
-    fn unready_calls(&self) -> usize {
+    /// From now on the probe is never ready, and says so by an error.
+    pub(crate) fn fail_readiness(&self) {
+        self.readiness_fails.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn add(&self, permits: usize) {
+        self.permits.add_permits(permits);
+    }
+
+    /// The permits that nobody holds.
+    pub(crate) fn free(&self) -> usize {
+        self.permits.available_permits()
+    }
+
+    pub(crate) fn unready_calls(&self) -> usize {
         self.unready_calls.load(Ordering::SeqCst)
     }
 
@@ -282,9 +296,9 @@ pub(crate) async fn it_is_ready_when_the_service_within_is(subject: Subject<impl
 
     assert!(service.ready().now_or_never().is_none());
 
-    book.permits.add_permits(1);
+    book.add(1);
     service.ready().now_or_never().unwrap().unwrap();
-    book.readiness_fails.store(true, Ordering::SeqCst);
+    book.fail_readiness();
     let failure = service.ready().await.map(|_| ()).unwrap_err();
     assert_eq!(failure.oops(), Oops::Readiness);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
+mod breaker;
 mod differential;
 mod drops;
 mod idempotency;

@@ -321,3 +321,101 @@ mod retries {
         makes_another_attempt(BoxCloneSyncService::new(service), "/").await;
     }
 }
+
+/// The layer of circuit breakers, on servers and around any service.
+mod breakers {
+    use axum::routing::get;
+    use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, State};
+    use tower::util::{BoxCloneService, BoxCloneSyncService};
+
+    use super::*;
+
+    fn handler() -> MethodRouter {
+        get(async || StatusCode::BAD_GATEWAY)
+    }
+
+    async fn plain<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let mut answer = Response::new(Full::from("said"));
+        *answer.status_mut() = StatusCode::BAD_GATEWAY;
+        Ok(answer)
+    }
+
+    /// Five failures, and no more; the service cannot fail, and nobody had to make it so.
+    async fn opens<S, RB>(put: impl FnOnce(CircuitBreakerLayer) -> S, path: &str)
+    where
+        S: Service<Request<Body>, Response = Response<RB>, Error = Infallible> + Clone,
+        RB: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+    {
+        let breaker = CircuitBreaker::new("charges");
+        let service = put(CircuitBreakerLayer::http(breaker.clone()));
+        let ask = async || {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            service.clone().oneshot(request).await.unwrap()
+        };
+
+        for _ in 0..5 {
+            assert_eq!(breaker.state(), State::Closed);
+            assert_eq!(ask().await.status(), StatusCode::BAD_GATEWAY);
+        }
+
+        assert_eq!(breaker.state(), State::Open);
+        let rejection = ask().await;
+        assert_eq!(rejection.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text(rejection).await.contains("circuit-open"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_routers_and_their_parts() {
+        let router = || Router::new().route("/charges", handler());
+        opens(|layer| router().layer(layer), "/charges").await;
+        opens(|layer| router().route_layer(layer), "/charges").await;
+        opens(|layer| layer.layer(router()), "/charges").await;
+        opens(
+            |layer| Router::new().nest("/v1", router().layer(layer)),
+            "/v1/charges",
+        )
+        .await;
+        opens(
+            |layer| Router::new().nest_service("/v1", layer.layer(router())),
+            "/v1/charges",
+        )
+        .await;
+        opens(|layer| handler().layer(layer), "/").await;
+        opens(|layer| handler().route_layer(layer), "/").await;
+        opens(
+            |layer| Router::new().fallback_service(layer.layer(router())),
+            "/charges",
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_service_builder_with_tower_and_tower_http() {
+        let put = |layer| {
+            let stack = ServiceBuilder::new()
+                .layer(tower_http::catch_panic::CatchPanicLayer::new())
+                .layer(layer)
+                .layer(tower_http::timeout::TimeoutLayer::with_status_code(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    std::time::Duration::from_secs(60),
+                ))
+                .concurrency_limit(1);
+            Router::new().route("/charges", handler()).layer(stack)
+        };
+        opens(put, "/charges").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_plain_service_and_on_boxed_ones() {
+        opens(|layer| layer.layer(service_fn(plain::<Body>)), "/").await;
+        let around = |layer: CircuitBreakerLayer| {
+            BoxCloneService::new(layer.layer(service_fn(plain::<Body>)))
+        };
+        opens(around, "/").await;
+        let both = |layer: CircuitBreakerLayer| {
+            let within = BoxCloneSyncService::new(service_fn(plain::<Body>));
+            BoxCloneSyncService::new(layer.layer(within))
+        };
+        opens(both, "/").await;
+    }
+}

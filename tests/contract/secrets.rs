@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use steadfast::{
+    circuit_breaker::{BreakerConfig, BreakerRegistry, CircuitBreakerLayer, Rejected, When},
     core::verdict::{Cause, Failure, SafetyClass, Verdict},
     http::{
         body::{CapturedBody, ReplayBody},
@@ -379,6 +380,63 @@ async fn refusals_and_logs_of_a_client_repeat_nothing_of_its_requests() {
     }
     assert!(logs.contains("retrying"));
     assert!(logs.contains("attempt{http.request.resend_count=1}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breakers_debug_output_rejections_and_logs_repeat_nothing_of_requests() {
+    listen();
+    for when in [When::Head, When::End] {
+        let registry = BreakerRegistry::per_destination(BreakerConfig::default()).unwrap();
+        let layer = CircuitBreakerLayer::http(registry.clone()).with_outcome_at(when);
+        let service = layer.layer(service_fn(async |_: Request<Full<Bytes>>| {
+            sleep(Duration::from_millis(1)).await;
+            let mut answer = Response::new(Full::<Bytes>::from(ANSWER));
+            *answer.status_mut() = StatusCode::BAD_GATEWAY;
+            Ok::<_, Infallible>(answer)
+        }));
+        // The secrets of a URI are in its user, its path and its query.
+        let request = || {
+            let mut request = request();
+            let uri = format!("http://user:{TOKEN}@bank.test/{KEY}?cookie={COOKIE}");
+            *request.uri_mut() = uri.parse().unwrap();
+            request
+        };
+
+        for n in 0..6 {
+            let mut call = Box::pin(service.clone().call(request()));
+            assert_debug_is_quiet("future", &call);
+            let answer = loop {
+                match timeout(Duration::from_micros(100), &mut call).await {
+                    Ok(answer) => break answer.unwrap(),
+                    Err(_) => assert_debug_is_quiet("future under way", &call),
+                }
+            };
+            assert_debug_is_quiet("body", answer.body());
+            let rejected = answer.extensions().get::<Rejected>();
+            assert_eq!(rejected.is_some(), n == 5);
+            assert_debug_is_quiet("rejection", &rejected);
+            if let Some(rejected) = rejected {
+                assert_quiet("rejection", &rejected.to_string());
+                assert_debug_is_quiet("headers", answer.headers());
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                assert_quiet("refusal", std::str::from_utf8(&body).unwrap());
+            }
+        }
+
+        assert_debug_is_quiet("layer", &layer);
+        assert_debug_is_quiet("service", &layer.layer("a service"));
+        assert_debug_is_quiet("registry", &registry);
+        for (key, breaker) in registry.breakers() {
+            assert_debug_is_quiet("key", &key);
+            assert_quiet("key", &key.to_string());
+            assert_debug_is_quiet("breaker", &breaker);
+            assert_quiet("name", breaker.name());
+        }
+    }
+
+    let logs = Logs::of_this_thread();
+    assert_quiet("a log", &logs);
+    assert!(logs.contains("bank.test"), "nothing was logged");
 }
 
 /// Whose budget has nothing left when an attempt has ended.

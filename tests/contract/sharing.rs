@@ -9,6 +9,7 @@ use axum::{
 };
 use http::{Request, StatusCode};
 use steadfast::{
+    circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, State, When},
     idempotency::{IdempotencyConfig, IdempotencyHandle, IdempotencyLayer, Operation, Promise},
     retry::{Backoff, Budget, Jitter, RetryConfig, RetryLayer},
     store::MemoryStore,
@@ -227,6 +228,39 @@ async fn every_route_pays_its_retries_from_one_budget() {
 
     assert_eq!(ask("/other").await, 1);
     assert_eq!(ask("/one").await, 1);
+}
+
+#[tokio::test]
+async fn every_route_is_guarded_by_one_breaker() {
+    let breaker = CircuitBreaker::new("charges");
+    let layer = CircuitBreakerLayer::http(breaker.clone());
+    let runs = Arc::new(Count::default());
+    let counted = Arc::clone(&runs);
+    let fails = get(async move || {
+        counted.add();
+        StatusCode::INTERNAL_SERVER_ERROR
+    });
+    let router = Router::new()
+        .route("/one", fails.clone())
+        .route("/other", fails.clone())
+        .route_layer(layer.clone())
+        // What a setter makes is another layer around the same breaker.
+        .route("/third", fails.layer(layer.with_outcome_at(When::End)));
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        answer.status()
+    };
+
+    for path in ["/one", "/other", "/third", "/one", "/other"] {
+        assert_eq!(ask(path).await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    assert_eq!(breaker.state(), State::Open);
+    for path in ["/one", "/other", "/third"] {
+        assert_eq!(ask(path).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(runs.get(), 5);
 }
 
 fn client() -> reqwest::Client {

@@ -5,6 +5,11 @@ use std::{cell::Cell, fmt::Debug};
 use bytes::Bytes;
 use http_body_util::{Full, combinators::UnsyncBoxBody};
 use steadfast::{
+    circuit_breaker::{
+        BreakerConfig, BreakerRegistry, CircuitBreaker, CircuitBreakerLayer, Destination, Guarded,
+        InvalidBreaker, OnResult, OverHttp, PerDestination, Permit, Rejected,
+        ResponseBody as GuardedBody, ResponseFuture as GuardedFuture, Snapshot, Transition,
+    },
     http::body::{
         BytePool, Captured, CapturedBody, Collector, ReplayBody, ReplyBody, Reservation, Unfinished,
     },
@@ -156,8 +161,77 @@ fn the_future_can_move_between_threads() {
     unpinned::<ResponseFuture<std::future::Ready<()>, Whole, std::io::Error>>();
 }
 
+/// Neither the view of errors nor a function of results is asked for `Clone` or `Debug`.
+fn for_any_breakers<M, B>()
+where
+    M: Clone + Send + Sync + 'static,
+    B: Clone + Debug + Send + Sync + 'static,
+{
+    shared::<CircuitBreakerLayer<M, B>>();
+    cloned::<CircuitBreakerLayer<M, B>>();
+    shown::<CircuitBreakerLayer<M, B>>();
+
+    shared::<Guarded<axum::Router, M, B>>();
+    cloned::<Guarded<axum::Router, M, B>>();
+    shown::<Guarded<axum::Router, M, B>>();
+
+    // A service within that is not `Sync` leaves the service usable where `Sync` is not asked for.
+    sent::<Guarded<Cell<u8>, M, B>>();
+    cloned::<Guarded<Cell<u8>, M, B>>();
+}
+
+#[test]
+fn layer_and_service_of_breakers_can_go_anywhere_and_be_cloned() {
+    /// A function that can neither be copied nor shown.
+    struct Plain;
+
+    for_any_breakers::<OverHttp, CircuitBreaker>();
+    for_any_breakers::<OverHttp<Stuck>, CircuitBreaker>();
+    for_any_breakers::<OverHttp, BreakerRegistry>();
+    for_any_breakers::<OverHttp, BreakerRegistry<fn(&Cell<u8>) -> String, String>>();
+    for_any_breakers::<OnResult<Plain>, CircuitBreaker>();
+}
+
+#[test]
+fn the_future_of_breakers_can_move_between_threads() {
+    type Boxed<B> = BoxCloneService<http::Request<B>, http::Response<Unshared>, crate::laws::Oops>;
+    type Over<B> = GuardedFuture<Boxed<B>, OverHttp, http::Request<B>>;
+
+    sent::<Over<Whole>>();
+    sent::<Over<Unshared>>();
+    shown::<Over<Unshared>>();
+
+    type Classify = fn(&Result<Cell<u8>, crate::laws::Oops>) -> steadfast::circuit_breaker::Verdict;
+    type Plain = BoxCloneService<Cell<u8>, Cell<u8>, crate::laws::Oops>;
+    sent::<GuardedFuture<Plain, OnResult<Classify>, Cell<u8>>>();
+    shown::<GuardedFuture<Plain, OnResult<Classify>, Cell<u8>>>();
+}
+
 #[test]
 fn values_of_the_user_are_shared_and_cloned() {
+    shared::<CircuitBreaker>();
+    cloned::<CircuitBreaker>();
+    shown::<CircuitBreaker>();
+    shared::<BreakerRegistry>();
+    cloned::<BreakerRegistry>();
+    shown::<BreakerRegistry>();
+    shared::<BreakerConfig>();
+    cloned::<BreakerConfig>();
+    shown::<BreakerConfig>();
+    defaulted::<BreakerConfig>();
+    shared::<InvalidBreaker>();
+    cloned::<InvalidBreaker>();
+    shared::<Permit>();
+    shown::<Permit>();
+    shared::<Rejected>();
+    cloned::<Rejected>();
+    shared::<Snapshot>();
+    cloned::<Snapshot>();
+    shared::<Transition>();
+    cloned::<Transition>();
+    shared::<Destination>();
+    cloned::<Destination>();
+    shared::<PerDestination>();
     shared::<IdempotencyConfig>();
     cloned::<IdempotencyConfig>();
     shown::<IdempotencyConfig>();
@@ -201,6 +275,11 @@ fn bodies_are_what_the_body_within_is() {
     unpinned::<ResponseBody<Whole>>();
     shown::<ResponseBody<Unshared>>();
     defaulted::<ResponseBody<Unshared>>();
+    shared::<GuardedBody<Whole>>();
+    sent::<GuardedBody<Unshared>>();
+    unpinned::<GuardedBody<Whole>>();
+    shown::<GuardedBody<Unshared>>();
+    defaulted::<GuardedBody<Unshared>>();
     sent::<ReplayBody<Unshared>>();
     shown::<ReplayBody<Unshared>>();
     shared::<Captured>();
@@ -235,4 +314,9 @@ fn an_error_type_is_never_changed() {
     );
     keeps_the_error::<Retried<tonic::transport::Channel, SameBody>, tonic::body::Body, _>();
     keeps_the_error::<Retried<crate::laws::Probe>, Unshared, crate::laws::Oops>();
+
+    keeps_the_error::<Guarded<axum::Router>, axum::body::Body, std::convert::Infallible>();
+    keeps_the_error::<Guarded<tonic::transport::Channel>, tonic::body::Body, _>();
+    keeps_the_error::<Guarded<crate::laws::Probe>, Unshared, crate::laws::Oops>();
+    keeps_the_error::<Retried<Guarded<axum::Router>>, axum::body::Body, std::convert::Infallible>();
 }
