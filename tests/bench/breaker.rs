@@ -20,7 +20,7 @@ use crate::{
 
 /// The places of sides in what [`sides::closed`] compares.
 const OURS: [usize; 3] = [1, 2, 3];
-const RESILIENCE: usize = 4;
+const RESILIENCE: usize = 6;
 
 /// So many times less than tower-resilience is a breaker to add whose destination is in good health, and whose rule reads no clock.
 const TIMES_LESS: f64 = 5.0;
@@ -47,7 +47,10 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
                     missed.push(format!("{name}: {allocations} allocations instead of none"));
                 }
             }
-            let theirs = compared[RESILIENCE].added_nanoseconds();
+            let Some(theirs) = compared.get(RESILIENCE) else {
+                continue;
+            };
+            let theirs = theirs.added_nanoseconds();
             let times = OURS.map(|ours| theirs / compared[ours].added_nanoseconds());
             writeln!(
                 ratios,
@@ -62,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
             }
         }
         let many = if threads == 1 { "thread" } else { "threads" };
-        let sides = sides::open(get)?;
+        let sides = sides::open(threads, get)?;
         costs.add(
             &format!("open, {threads} {many}"),
             &compare(options, threads, &sides),
@@ -73,7 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
         "## breaker: calls that succeed at once, and calls that are rejected\n\n\
          `steadfast` is `CircuitBreakerLayer::http` with the rule that is named; its default has a run of failures and a window of\n\
          time, for which the clock is read. tower-resilience has its defaults, a window of calls among them; failsafe and recloser\n\
-         are no layers, look only at errors, and are wrapped around the future of the inner service. All threads share one breaker.\n\
+         are no layers, look only at errors, and are wrapped around the future of the inner service. All threads share one breaker;\n\
+         tower-resilience's has an asynchronous lock, and is measured in one.\n\
          A rejection of `http` is a response with problem details, the others are errors. ns of a call in each thread.\n\n\
          {costs}\n{ratios}"
     );
@@ -91,7 +95,11 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
 }
 
 fn closed<S: Inner>(options: &Options, threads: usize, service: &S) -> Result<Vec<Cost>, BoxError> {
-    Ok(compare(options, threads, &sides::closed(service, get)?))
+    Ok(compare(
+        options,
+        threads,
+        &sides::closed(threads, service, get)?,
+    ))
 }
 
 fn get() -> Incoming {

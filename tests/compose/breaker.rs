@@ -8,22 +8,6 @@ mod retries;
 mod servers;
 mod stacks;
 
-// The servers of the tests of retries: what is in them is visible there alone.
-#[path = "retry/echo.rs"]
-#[expect(
-    clippy::duplicate_mod,
-    reason = "one server for the tests of two layers"
-)]
-#[expect(dead_code, reason = "each of the two uses a part of it")]
-mod echo;
-#[path = "retry/script.rs"]
-#[expect(
-    clippy::duplicate_mod,
-    reason = "one server for the tests of two layers"
-)]
-#[expect(dead_code, reason = "each of the two uses a part of it")]
-mod script;
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -47,7 +31,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 use tower::{Service, ServiceExt};
 
-use crate::support::{Answer, Protocol, eventually, within};
+use crate::support::{Answer, Protocol, echo, eventually, script, within};
 
 /// Open for longer than a test takes, once it opens.
 fn breaker() -> CircuitBreaker {

@@ -68,6 +68,7 @@ pub(super) fn window_of_calls() -> BreakerConfig {
 
 /// The bare service, ours with each kind of statistic, and others, all of them closed.
 pub(super) fn closed<S: Inner>(
+    threads: usize,
     inner: &S,
     request: fn() -> Incoming,
 ) -> Result<Vec<Side>, BoxError> {
@@ -86,12 +87,6 @@ pub(super) fn closed<S: Inner>(
             CircuitBreakerLayer::http(breaker).layer(inner.clone())
         }));
     }
-    let resilience = inner.clone();
-    Resilience::builder().build()?;
-    sides.push(side("tower-resilience", request, move || {
-        let layer = Resilience::builder().build();
-        layer.expect("it was made before").layer(resilience.clone())
-    }));
     let failsafe = inner.clone();
     sides.push(side("failsafe", request, move || Failsafe {
         inner: failsafe.clone(),
@@ -102,11 +97,20 @@ pub(super) fn closed<S: Inner>(
         inner: recloser.clone(),
         breaker: AsyncRecloser::from(recloser::Recloser::default()),
     }));
+    // It waits for an asynchronous lock, which threads that are polled by hand cannot share.
+    if threads == 1 {
+        let resilience = inner.clone();
+        Resilience::builder().build()?;
+        sides.push(side("tower-resilience", request, move || {
+            let layer = Resilience::builder().build();
+            layer.expect("it was made before").layer(resilience.clone())
+        }));
+    }
     Ok(sides)
 }
 
 /// Ours and others, all of them open, over a service that is never called.
-pub(super) fn open(request: fn() -> Incoming) -> Result<Vec<Side>, BoxError> {
+pub(super) fn open(threads: usize, request: fn() -> Incoming) -> Result<Vec<Side>, BoxError> {
     ours(run_of_failures())?;
     let inner = Instantly {
         answer: super::answer,
@@ -127,13 +131,15 @@ pub(super) fn open(request: fn() -> Incoming) -> Result<Vec<Side>, BoxError> {
         }),
     ];
 
-    let (layer, handle) = Resilience::builder()
-        .wait_duration_in_open(LONG)
-        .build_with_handle()?;
-    Runtime::new()?.block_on(handle.force_open());
-    sides.push(refused("tower-resilience", request, move || {
-        layer.layer(inner)
-    }));
+    if threads == 1 {
+        let (layer, handle) = Resilience::builder()
+            .wait_duration_in_open(LONG)
+            .build_with_handle()?;
+        Runtime::new()?.block_on(handle.force_open());
+        sides.push(refused("tower-resilience", request, move || {
+            layer.layer(inner)
+        }));
+    }
     sides.push(refused("failsafe", request, move || {
         let policy = failure_policy::consecutive_failures(1, backoff::constant(LONG));
         let breaker = Config::new().failure_policy(policy).build();

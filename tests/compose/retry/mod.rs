@@ -3,12 +3,10 @@
 mod bodies;
 mod calls;
 mod connections;
-mod echo;
 mod effects;
 mod hints;
 mod http2;
 mod placements;
-mod script;
 mod streams;
 
 use std::time::Duration;
@@ -26,7 +24,7 @@ use steadfast::{
 };
 use tower::{Layer, Service, ServiceExt};
 
-use crate::support::{Protocol, within};
+use crate::support::{Protocol, echo, script, within};
 
 /// Waits that a test can afford, throttled ones too.
 fn config() -> RetryConfig {

@@ -1,6 +1,8 @@
 mod bank;
 mod client;
+pub(crate) mod echo;
 mod raw;
+pub(crate) mod script;
 mod server;
 mod stores;
 

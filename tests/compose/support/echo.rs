@@ -1,4 +1,4 @@
-//! A gRPC service as generated code has it, server and client written out: `retry.Echo` with a method of each kind.
+//! A gRPC service as generated code has it, server and client written out: `test.Echo` with a method of each kind.
 
 use std::{
     collections::VecDeque,
@@ -29,20 +29,20 @@ use tower::{Service, service_fn};
 
 use super::script::Reserved;
 
-pub(super) const SAY: &str = "/retry.Echo/Say";
-const COUNT: &str = "/retry.Echo/Count";
-const GATHER: &str = "/retry.Echo/Gather";
-const CHAT: &str = "/retry.Echo/Chat";
+pub(crate) const SAY: &str = "/test.Echo/Say";
+const COUNT: &str = "/test.Echo/Count";
+const GATHER: &str = "/test.Echo/Gather";
+const CHAT: &str = "/test.Echo/Chat";
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Saying {
+pub(crate) struct Saying {
     #[prost(string, tag = "1")]
-    pub(super) text: String,
+    pub(crate) text: String,
     #[prost(uint32, tag = "2")]
-    pub(super) number: u32,
+    pub(crate) number: u32,
 }
 
-pub(super) fn saying(text: impl Into<String>) -> Saying {
+pub(crate) fn saying(text: impl Into<String>) -> Saying {
     Saying {
         text: text.into(),
         number: 0,
@@ -50,7 +50,7 @@ pub(super) fn saying(text: impl Into<String>) -> Saying {
 }
 
 /// What the server does with one call.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Gives back what it got.
     Echo,
     /// Does so once it is told to.
@@ -67,7 +67,7 @@ pub(super) enum Step {
 
 /// Takes one step for each call, and echoes once it has taken all of them.
 #[derive(Clone)]
-pub(super) struct Echo(Arc<Inner>);
+pub(crate) struct Echo(Arc<Inner>);
 
 struct Inner {
     steps: Mutex<VecDeque<Step>>,
@@ -76,12 +76,12 @@ struct Inner {
 }
 
 impl Echo {
-    pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::of(steps, false)
     }
 
     /// Compresses what it says, and takes what is compressed.
-    pub(super) fn compressing(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(crate) fn compressing(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::of(steps, true)
     }
 
@@ -94,22 +94,22 @@ impl Echo {
     }
 
     /// The headers of each call, as they came over the wire.
-    pub(super) fn heads(&self) -> Vec<HeaderMap> {
+    pub(crate) fn heads(&self) -> Vec<HeaderMap> {
         self.0.heads.lock().unwrap().clone()
     }
 
     /// This header of each call.
-    pub(super) fn header(&self, name: &str) -> Vec<Option<String>> {
+    pub(crate) fn header(&self, name: &str) -> Vec<Option<String>> {
         let heads = self.heads().into_iter();
         let value = |head: HeaderMap| Some(head.get(name)?.to_str().unwrap().to_owned());
         heads.map(value).collect()
     }
 
-    pub(super) fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.0.heads.lock().unwrap().len()
     }
 
-    pub(super) async fn serve(self) -> SocketAddr {
+    pub(crate) async fn serve(self) -> SocketAddr {
         let reserved = Reserved::port();
         let address = reserved.address();
         self.serve_on(reserved);
@@ -117,7 +117,7 @@ impl Echo {
     }
 
     /// Serves behind a layer that keeps keys.
-    pub(super) async fn serve_behind(self, layer: IdempotencyLayer<MemoryStore>) -> SocketAddr {
+    pub(crate) async fn serve_behind(self, layer: IdempotencyLayer<MemoryStore>) -> SocketAddr {
         let reserved = Reserved::port();
         let address = reserved.address();
         let server = Server::builder().layer(layer).add_service(self);
@@ -127,7 +127,7 @@ impl Echo {
     }
 
     /// Serves until it is stopped. What is under way then is finished.
-    pub(super) fn serve_on(self, reserved: Reserved) -> Serving {
+    pub(crate) fn serve_on(self, reserved: Reserved) -> Serving {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let server = Server::builder()
@@ -147,13 +147,13 @@ impl Echo {
 }
 
 /// A server that runs.
-pub(super) struct Serving {
+pub(crate) struct Serving {
     stop: Arc<Notify>,
     server: tokio::task::JoinHandle<()>,
 }
 
 impl Serving {
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.notify_one();
         self.server.await.unwrap();
     }
@@ -162,7 +162,7 @@ impl Serving {
 type Sayings = Pin<Box<dyn Stream<Item = Result<Saying, Status>> + Send>>;
 
 impl NamedService for Echo {
-    const NAME: &'static str = "retry.Echo";
+    const NAME: &'static str = "test.Echo";
 }
 
 impl<B> Service<http::Request<B>> for Echo
@@ -251,18 +251,18 @@ where
     }
 }
 
-pub(super) fn endpoint(address: SocketAddr) -> Endpoint {
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
     Channel::from_shared(format!("http://{address}")).unwrap()
 }
 
 /// A channel that connects when it is first used, and again when it must.
-pub(super) fn channel(address: SocketAddr) -> Channel {
+pub(crate) fn channel(address: SocketAddr) -> Channel {
     endpoint(address).connect_lazy()
 }
 
 /// The client, with the bounds that generated code has.
 #[derive(Clone, Debug)]
-pub(super) struct EchoClient<T> {
+pub(crate) struct EchoClient<T> {
     inner: ClientGrpc<T>,
 }
 
@@ -273,13 +273,13 @@ where
     T::ResponseBody: Body<Data = Bytes> + Send + 'static,
     <T::ResponseBody as Body>::Error: Into<StdError> + Send,
 {
-    pub(super) fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self {
             inner: ClientGrpc::new(inner),
         }
     }
 
-    pub(super) fn compressing(mut self) -> Self {
+    pub(crate) fn compressing(mut self) -> Self {
         self.inner = self
             .inner
             .send_compressed(CompressionEncoding::Gzip)
@@ -295,7 +295,7 @@ where
         })
     }
 
-    pub(super) async fn say(
+    pub(crate) async fn say(
         &mut self,
         request: impl tonic::IntoRequest<Saying>,
     ) -> Result<Response<Saying>, Status> {
@@ -305,7 +305,7 @@ where
         self.inner.unary(request, path, ProstCodec::default()).await
     }
 
-    pub(super) async fn count(
+    pub(crate) async fn count(
         &mut self,
         request: impl tonic::IntoRequest<Saying>,
     ) -> Result<Response<Streaming<Saying>>, Status> {
@@ -316,7 +316,7 @@ where
         self.inner.server_streaming(request, path, codec).await
     }
 
-    pub(super) async fn gather(
+    pub(crate) async fn gather(
         &mut self,
         request: impl tonic::IntoStreamingRequest<Message = Saying>,
     ) -> Result<Response<Saying>, Status> {
@@ -327,7 +327,7 @@ where
         self.inner.client_streaming(request, path, codec).await
     }
 
-    pub(super) async fn chat(
+    pub(crate) async fn chat(
         &mut self,
         request: impl tonic::IntoStreamingRequest<Message = Saying>,
     ) -> Result<Response<Streaming<Saying>>, Status> {

@@ -19,7 +19,7 @@ use crate::support::eventually;
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Reads the request, and answers with these bytes.
     Answer(String),
     /// Answers as soon as the head is there, reads nothing more, and waits for the client to give the connection up.
@@ -33,27 +33,27 @@ pub(super) enum Step {
 }
 
 /// An answer of this status, with these lines in its head.
-pub(super) fn says(status: u16, lines: &[&str], body: &str) -> String {
+pub(crate) fn says(status: u16, lines: &[&str], body: &str) -> String {
     let length = body.len();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\n{lines}\r\n{body}")
 }
 
-pub(super) fn answers(status: u16) -> Step {
+pub(crate) fn answers(status: u16) -> Step {
     Step::Answer(says(status, &[], "said"))
 }
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Which connection it came on, of all.
-    pub(super) connection: usize,
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) connection: usize,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Takes one step for each request, in the order in which they come.
-pub(super) struct Script {
+pub(crate) struct Script {
     address: SocketAddr,
     inner: Arc<Inner>,
 }
@@ -66,11 +66,11 @@ struct Inner {
 }
 
 impl Script {
-    pub(super) async fn serve(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(crate) async fn serve(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::serve_on(Reserved::port().listen(), steps)
     }
 
-    pub(super) fn serve_on(listener: TcpListener, steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(crate) fn serve_on(listener: TcpListener, steps: impl IntoIterator<Item = Step>) -> Self {
         let inner = Arc::new(Inner {
             steps: Mutex::new(steps.into_iter().collect()),
             seen: Mutex::default(),
@@ -93,24 +93,24 @@ impl Script {
         script
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/charges", self.address)
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.inner.seen.lock().unwrap().clone()
     }
 
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.inner.seen.lock().unwrap().len()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.inner.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until a client has closed the connection of an early answer.
-    pub(super) async fn until_given_up(&self) {
+    pub(crate) async fn until_given_up(&self) {
         let given_up = || self.inner.given_up.load(Ordering::SeqCst) > 0;
         eventually("the connection is given up", given_up).await;
     }
@@ -221,15 +221,15 @@ impl Reader {
 }
 
 /// A port that is ours, and that refuses connections until somebody listens.
-pub(super) struct Reserved(TcpSocket);
+pub(crate) struct Reserved(TcpSocket);
 
 impl Reserved {
-    pub(super) fn port() -> Self {
+    pub(crate) fn port() -> Self {
         Self::bind("127.0.0.1:0".parse().unwrap())
     }
 
     /// Another socket for the same port: it takes over when the other one is gone.
-    pub(super) fn heir(&self) -> Self {
+    pub(crate) fn heir(&self) -> Self {
         Self::bind(self.address())
     }
 
@@ -240,11 +240,11 @@ impl Reserved {
         Self(socket)
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 
-    pub(super) fn listen(self) -> TcpListener {
+    pub(crate) fn listen(self) -> TcpListener {
         self.0.listen(1024).unwrap()
     }
 }
