@@ -20,7 +20,7 @@ use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
-use metrics_util::debugging::DebuggingRecorder;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use steadfast_circuit_breaker::{
     BreakerConfig, BreakerKey, BreakerRegistry, Cause, CircuitBreakerLayer, Destination, Failure,
     Guarded, InvalidBreaker, OverHttp, Permit, Rejected, SafetyClass, State, Verdict,
@@ -496,6 +496,33 @@ mod capacity {
         }
 
         assert_eq!(keys(&registry), [3, 4, 28, 29]);
+    }
+
+    #[test]
+    fn a_breaker_that_is_gone_is_in_no_state() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            let registry = limited(2);
+            let mut service = guarded(&registry);
+            for _ in 0..2 {
+                fail(&mut service, 1);
+            }
+            assert_eq!(registry.get(&1).unwrap().state(), State::Open);
+
+            drop((service, registry));
+        });
+
+        let gauges: Vec<_> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .filter_map(|(_, _, _, value)| match value {
+                DebugValue::Gauge(state) => Some(state.0),
+                DebugValue::Counter(_) | DebugValue::Histogram(_) => None,
+            })
+            .collect();
+        assert_eq!(gauges, [0.0; State::ALL.len()]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,6 +41,18 @@ fn forward(response: &mut Reply) {
     }
 }
 
+fn grpc_at_a_head_that_is_distrusted(breaker: CircuitBreaker) -> CircuitBreakerLayer {
+    grpc_at_the_head(breaker).with_classifier(|_, _| failure())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_head_that_decides_is_shown_to_the_classifier() {
+    let answer = streamed([Piece::Text("a"), Piece::Stall]);
+    let (_recorded, site, _response) = head(grpc_at_a_head_that_is_distrusted, answer).await;
+
+    assert_eq!(run(&site.breaker), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn http_is_decided_by_the_head() {
     let pieces = [Piece::Text("a"), Piece::Stall];
