@@ -15,7 +15,7 @@ struct Ships {
     private: &'static [&'static str],
 }
 
-const SHIPS: [Ships; 10] = [
+const SHIPS: [Ships; 11] = [
     Ships {
         library: "steadfast",
         public: &[],
@@ -52,6 +52,7 @@ const SHIPS: [Ships; 10] = [
             "percent-encoding",
             "pin-project-lite",
             "prost",
+            "serde",
             "sync_wrapper",
         ],
     },
@@ -89,6 +90,11 @@ const SHIPS: [Ships; 10] = [
             "tower-service",
         ],
         private: &["fastrand", "metrics", "pin-project-lite", "tracing"],
+    },
+    Ships {
+        library: "steadfast-client-metrics",
+        public: &["http", "tower-layer", "tower-service"],
+        private: &["metrics", "pin-project-lite", "tokio"],
     },
     Ships {
         library: "steadfast-retry",

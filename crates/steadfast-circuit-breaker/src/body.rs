@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use steadfast_core::verdict::Verdict;
 use steadfast_http::{
     BoxError,
-    body::Captured,
+    body::ReplyBody,
     classify::{GrpcRules, verdict_of_error},
 };
 
@@ -22,16 +22,9 @@ pin_project! {
     /// Where the outcome of the call comes with it, it tells the breaker.
     pub struct ResponseBody<B> {
         #[pin]
-        kind: Kind<B>,
-    }
-}
-
-pin_project! {
-    /// Boxes hold what few responses need, so that the others are not larger for it.
-    #[project = KindProj]
-    enum Kind<B> {
-        Passed { #[pin] body: B, watch: Option<Box<Watch>> },
-        Own { body: Pin<Box<Captured>> },
+        body: ReplyBody<B>,
+        // Boxed, as few responses have one.
+        watch: Option<Box<Watch>>,
     }
 }
 
@@ -40,7 +33,8 @@ impl<B> ResponseBody<B> {
     #[inline]
     pub(crate) const fn passed(body: B) -> Self {
         Self {
-            kind: Kind::Passed { body, watch: None },
+            body: ReplyBody::untouched(body),
+            watch: None,
         }
     }
 
@@ -54,16 +48,16 @@ impl<B> ResponseBody<B> {
             // Nobody may ask for what is not there.
             watch.ended();
         }
-        let watch = Some(watch);
         Self {
-            kind: Kind::Passed { body, watch },
+            body: ReplyBody::untouched(body),
+            watch: Some(watch),
         }
     }
 
     pub(crate) fn own(body: Bytes) -> Self {
-        let body = Box::pin(body.into());
         Self {
-            kind: Kind::Own { body },
+            body: ReplyBody::captured(body.into()),
+            watch: None,
         }
     }
 }
@@ -76,12 +70,8 @@ impl<B> Default for ResponseBody<B> {
 
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.kind {
-            Kind::Passed { .. } => "passed",
-            Kind::Own { .. } => "own",
-        };
         f.debug_struct("ResponseBody")
-            .field("kind", &kind)
+            .field("body", &self.body)
             .finish_non_exhaustive()
     }
 }
@@ -98,24 +88,17 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (mut body, watch) = match self.project().kind.project() {
-            KindProj::Passed { body, watch } => (body, watch),
-            KindProj::Own { body } => {
-                return body.as_mut().poll_frame(cx).map_err(|never| match never {});
-            }
+        let mut this = self.project();
+        let Some(watch) = this.watch else {
+            return this.body.poll_frame(cx);
         };
-        let Some(watch) = watch else {
-            return body.poll_frame(cx).map_err(Into::into);
-        };
-        let polled = watch
-            .pass
-            .run(|| body.as_mut().poll_frame(cx).map_err(Into::into));
+        let polled = watch.pass.run(|| this.body.as_mut().poll_frame(cx));
         match &polled {
             Poll::Pending => {}
             Poll::Ready(None) => watch.ended(),
             Poll::Ready(Some(Err(error))) => watch.end(verdict_of_error(&**error)),
             Poll::Ready(Some(Ok(frame))) => {
-                let is_end = watch.pass.run(|| body.is_end_stream());
+                let is_end = watch.pass.run(|| this.body.is_end_stream());
                 watch.saw(frame, is_end);
             }
         }
@@ -123,17 +106,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Passed { body, .. } => body.is_end_stream(),
-            Kind::Own { body } => body.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Passed { body, .. } => body.size_hint(),
-            Kind::Own { body } => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }
 

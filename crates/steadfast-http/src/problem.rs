@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use crate::LocalRejection;
@@ -240,15 +241,56 @@ impl Problem {
     }
 
     fn body(&self, base: &ProblemBase) -> Bytes {
-        let mut body = self.members.clone();
-        let kind = format!("{}#{}", base.0, self.code.as_str());
-        body.insert("type".to_owned(), kind.into());
-        body.insert("title".to_owned(), self.code.title().into());
-        body.insert("status".to_owned(), self.status.as_u16().into());
-        body.insert("detail".to_owned(), self.detail.as_ref().into());
-        body.insert("code".to_owned(), self.code.as_str().into());
-        body.insert("retryable".to_owned(), self.retryable.into());
-        Value::Object(body).to_string().into()
+        // Most fit, so that it is allocated once.
+        let mut text = Vec::with_capacity(384);
+        serde_json::to_writer(&mut text, &Document { problem: self, base })
+            .expect("keys are strings, and a vector takes all that is written to it");
+        text.into()
+    }
+}
+
+/// The body of a problem's response.
+struct Document<'a> {
+    problem: &'a Problem,
+    base: &'a ProblemBase,
+}
+
+impl Document<'_> {
+    const TYPE: &'static str = "type";
+    const TITLE: &'static str = "title";
+    const STATUS: &'static str = "status";
+    const DETAIL: &'static str = "detail";
+    const CODE: &'static str = "code";
+    const RETRYABLE: &'static str = "retryable";
+
+    /// What no added member replaces.
+    const STANDARD: [&'static str; 6] = [
+        Self::TYPE,
+        Self::TITLE,
+        Self::STATUS,
+        Self::DETAIL,
+        Self::CODE,
+        Self::RETRYABLE,
+    ];
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { problem, base } = self;
+        let code = problem.code;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(Self::TYPE, &format_args!("{}#{}", base.0, code.as_str()))?;
+        map.serialize_entry(Self::TITLE, code.title())?;
+        map.serialize_entry(Self::STATUS, &problem.status.as_u16())?;
+        map.serialize_entry(Self::DETAIL, &problem.detail)?;
+        map.serialize_entry(Self::CODE, code.as_str())?;
+        map.serialize_entry(Self::RETRYABLE, &problem.retryable)?;
+        for (name, value) in &problem.members {
+            if !Self::STANDARD.contains(&name.as_str()) {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
     }
 }
 

@@ -10,23 +10,16 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use steadfast_http::{BoxError, body::Captured};
+use steadfast_http::{BoxError, body::ReplyBody};
 use tokio::time::{Instant, Sleep, sleep};
 
 pin_project! {
     /// The body of a response that passed the layer: the destination's own, or one that the layer made up.
     pub struct ResponseBody<B> {
         #[pin]
-        kind: Kind<B>,
-    }
-}
-
-pin_project! {
-    /// Boxes hold what few responses need, so that the others are not larger for it.
-    #[project = KindProj]
-    enum Kind<B> {
-        Passed { #[pin] body: B, idle: Option<Pin<Box<Idle>>> },
-        Own { body: Pin<Box<Captured>> },
+        body: ReplyBody<B>,
+        // Boxed, as few responses have one.
+        idle: Option<Pin<Box<Idle>>>,
     }
 }
 
@@ -34,16 +27,16 @@ impl<B> ResponseBody<B> {
     /// The destination's own, which fails where it pauses for longer than `idle_timeout`.
     #[inline]
     pub(crate) fn passed(body: B, idle_timeout: Option<Duration>) -> Self {
-        let idle = idle_timeout.map(|timeout| Box::pin(Idle::new(timeout)));
         Self {
-            kind: Kind::Passed { body, idle },
+            body: ReplyBody::untouched(body),
+            idle: idle_timeout.map(|timeout| Box::pin(Idle::new(timeout))),
         }
     }
 
     pub(crate) fn own(body: Bytes) -> Self {
-        let body = Box::pin(body.into());
         Self {
-            kind: Kind::Own { body },
+            body: ReplyBody::captured(body.into()),
+            idle: None,
         }
     }
 }
@@ -56,12 +49,8 @@ impl<B> Default for ResponseBody<B> {
 
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.kind {
-            Kind::Passed { .. } => "passed",
-            Kind::Own { .. } => "own",
-        };
         f.debug_struct("ResponseBody")
-            .field("kind", &kind)
+            .field("body", &self.body)
             .finish_non_exhaustive()
     }
 }
@@ -78,14 +67,9 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, idle) = match self.project().kind.project() {
-            KindProj::Passed { body, idle } => (body, idle),
-            KindProj::Own { body } => {
-                return body.as_mut().poll_frame(cx).map_err(|never| match never {});
-            }
-        };
-        let polled = body.poll_frame(cx).map_err(Into::into);
-        let Some(idle) = idle else {
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        let Some(idle) = this.idle else {
             return polled;
         };
         if polled.is_ready() {
@@ -96,17 +80,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Passed { body, .. } => body.is_end_stream(),
-            Kind::Own { body } => body.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Passed { body, .. } => body.size_hint(),
-            Kind::Own { body } => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }
 

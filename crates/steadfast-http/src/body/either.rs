@@ -106,16 +106,18 @@ pin_project! {
 }
 
 pin_project! {
+    /// A box holds what few responses need, so that the others are not larger for it.
     #[project = ResponseKindProj]
     enum ResponseKind<B> {
         Untouched { #[pin] body: B },
         Captured { #[pin] body: Captured },
-        Unfinished { #[pin] body: Unfinished<B> },
+        Unfinished { body: Pin<Box<Unfinished<B>>> },
     }
 }
 
 impl<B> ReplyBody<B> {
     /// The handler's own.
+    #[inline]
     pub const fn untouched(body: B) -> Self {
         Self {
             kind: ResponseKind::Untouched { body },
@@ -132,7 +134,8 @@ impl<B> ReplyBody<B> {
 
     /// The handler's own, of which some was read already.
     #[must_use]
-    pub const fn unfinished(body: Unfinished<B>) -> Self {
+    pub fn unfinished(body: Unfinished<B>) -> Self {
+        let body = Box::pin(body);
         Self {
             kind: ResponseKind::Unfinished { body },
         }
@@ -173,7 +176,7 @@ where
         match self.project().kind.project() {
             ResponseKindProj::Untouched { body } => poll_original(body, cx),
             ResponseKindProj::Captured { body } => poll_captured(body, cx),
-            ResponseKindProj::Unfinished { body } => body.poll_frame(cx),
+            ResponseKindProj::Unfinished { body } => body.as_mut().poll_frame(cx),
         }
     }
 
