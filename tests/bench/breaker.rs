@@ -47,10 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
                     missed.push(format!("{name}: {allocations} allocations instead of none"));
                 }
             }
-            let Some(theirs) = compared.get(RESILIENCE) else {
-                continue;
-            };
-            let theirs = theirs.added_nanoseconds();
+            let theirs = compared[RESILIENCE].added_nanoseconds();
             let times = OURS.map(|ours| theirs / compared[ours].added_nanoseconds());
             writeln!(
                 ratios,
@@ -76,8 +73,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, BoxError> {
         "## breaker: calls that succeed at once, and calls that are rejected\n\n\
          `steadfast` is `CircuitBreakerLayer::http` with the rule that is named; its default has a run of failures and a window of\n\
          time, for which the clock is read. tower-resilience has its defaults, a window of calls among them; failsafe and recloser\n\
-         are no layers, look only at errors, and are wrapped around the future of the inner service. All threads share one breaker;\n\
-         tower-resilience's has an asynchronous lock, and is measured in one.\n\
+         are no layers, look only at errors, and are wrapped around the future of the inner service. One thread polls its calls by\n\
+         hand; of two, which share one breaker, each has a runtime, since tower-resilience's has an asynchronous lock.\n\
          A rejection of `http` is a response with problem details, the others are errors. ns of a call in each thread.\n\n\
          {costs}\n{ratios}"
     );

@@ -25,7 +25,7 @@ use tower_resilience_circuitbreaker::CircuitBreakerLayer as Resilience;
 use super::peers::{Failsafe, Recloser};
 use crate::{
     BoxError,
-    calls::{Caller, Polled, Side},
+    calls::{Caller, OnRuntime, Polled, Side},
     services::{Answer, Instantly},
 };
 
@@ -73,7 +73,7 @@ pub(super) fn closed<S: Inner>(
     request: fn() -> Incoming,
 ) -> Result<Vec<Side>, BoxError> {
     let bare = inner.clone();
-    let mut sides = vec![side("bare", request, move || bare.clone())];
+    let mut sides = vec![called(threads, "bare", request, move || bare.clone())];
     for (name, config) in [
         ("steadfast, run of failures", run_of_failures()),
         ("steadfast, window of calls", window_of_calls()),
@@ -82,30 +82,27 @@ pub(super) fn closed<S: Inner>(
         // Once, to see that it can be made.
         ours(config)?;
         let inner = inner.clone();
-        sides.push(side(name, request, move || {
+        sides.push(called(threads, name, request, move || {
             let breaker = ours(config).expect("it was made before");
             CircuitBreakerLayer::http(breaker).layer(inner.clone())
         }));
     }
     let failsafe = inner.clone();
-    sides.push(side("failsafe", request, move || Failsafe {
+    sides.push(called(threads, "failsafe", request, move || Failsafe {
         inner: failsafe.clone(),
         breaker: Config::new().build(),
     }));
     let recloser = inner.clone();
-    sides.push(side("recloser", request, move || Recloser {
+    sides.push(called(threads, "recloser", request, move || Recloser {
         inner: recloser.clone(),
         breaker: AsyncRecloser::from(recloser::Recloser::default()),
     }));
-    // It waits for an asynchronous lock, which threads that are polled by hand cannot share.
-    if threads == 1 {
-        let resilience = inner.clone();
-        Resilience::builder().build()?;
-        sides.push(side("tower-resilience", request, move || {
-            let layer = Resilience::builder().build();
-            layer.expect("it was made before").layer(resilience.clone())
-        }));
-    }
+    let resilience = inner.clone();
+    Resilience::builder().build()?;
+    sides.push(called(threads, "tower-resilience", request, move || {
+        let layer = Resilience::builder().build();
+        layer.expect("it was made before").layer(resilience.clone())
+    }));
     Ok(sides)
 }
 
@@ -256,6 +253,26 @@ fn trip(breaker: &CircuitBreaker) {
 
 fn ours(config: BreakerConfig) -> Result<CircuitBreaker, InvalidBreaker> {
     CircuitBreaker::with_config("bench", config.with_open_for(LONG))
+}
+
+/// A side whose calls are polled by hand in one thread. Several threads have runtimes: tower-resilience waits for an asynchronous
+/// lock, which they could not share otherwise.
+fn called<S>(
+    threads: usize,
+    name: &'static str,
+    request: fn() -> Incoming,
+    make: impl Fn() -> S + 'static,
+) -> Side
+where
+    S: Service<Incoming> + Clone + Send + Sync + 'static,
+{
+    if threads == 1 {
+        return side(name, request, make);
+    }
+    Side::new(name, move || {
+        let service = make();
+        move || OnRuntime::new(service.clone(), request)
+    })
 }
 
 /// Each round makes a service, and each of its threads has a clone.
