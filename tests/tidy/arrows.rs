@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! core <- http <- circuit-breaker, idempotency, retry <- steadfast <- examples, tests
+//!                                      client-metrics <- steadfast
 //! core <- store <- store-postgres, store-sqlite <- steadfast
 //!         store <- idempotency
 //!   http, store <- testkit
@@ -27,7 +28,7 @@ struct Arrows {
     tests: &'static [&'static str],
 }
 
-const ARROWS: [Arrows; 13] = [
+const ARROWS: [Arrows; 14] = [
     Arrows {
         from: "steadfast-core",
         ships: &[],
@@ -54,6 +55,11 @@ const ARROWS: [Arrows; 13] = [
         tests: &[],
     },
     Arrows {
+        from: "steadfast-client-metrics",
+        ships: &[],
+        tests: &[],
+    },
+    Arrows {
         from: "steadfast-retry",
         ships: &["steadfast-core", "steadfast-http"],
         tests: &[],
@@ -77,6 +83,7 @@ const ARROWS: [Arrows; 13] = [
         from: "steadfast",
         ships: &[
             "steadfast-circuit-breaker",
+            "steadfast-client-metrics",
             "steadfast-core",
             "steadfast-http",
             "steadfast-idempotency",

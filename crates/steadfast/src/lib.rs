@@ -3,6 +3,8 @@
 
 #[cfg(feature = "circuit-breaker")]
 pub use steadfast_circuit_breaker as circuit_breaker;
+#[cfg(feature = "client-metrics")]
+pub use steadfast_client_metrics as client_metrics;
 pub use steadfast_core as core;
 pub use steadfast_http as http;
 #[cfg(feature = "idempotency")]

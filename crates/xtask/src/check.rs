@@ -3,9 +3,10 @@
 use crate::step::Step;
 
 /// The crates that stand on crates.io. Each is checked alone, where no neighbour's features help it to compile.
-const LIBRARIES: [&str; 10] = [
+const LIBRARIES: [&str; 11] = [
     "steadfast",
     "steadfast-circuit-breaker",
+    "steadfast-client-metrics",
     "steadfast-core",
     "steadfast-http",
     "steadfast-idempotency",
@@ -17,9 +18,10 @@ const LIBRARIES: [&str; 10] = [
 ];
 
 /// The features of the facade, each checked without the others.
-const FACADE_FEATURES: [&str; 9] = [
+const FACADE_FEATURES: [&str; 10] = [
     "axum",
     "circuit-breaker",
+    "client-metrics",
     "hyper-util",
     "idempotency",
     "reqwest",
