@@ -20,6 +20,10 @@ mod service;
 mod shared;
 mod snapshot;
 mod source;
+mod sync;
+
+#[cfg(all(loom, test))]
+mod loom;
 
 pub use steadfast_core::{
     breaker::{

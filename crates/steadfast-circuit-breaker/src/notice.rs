@@ -4,13 +4,16 @@ use std::{
     collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
 };
 
 use steadfast_core::breaker::{State, Transition};
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    sync::{Mutex, MutexGuard},
+};
 
 pub(crate) type Hook = Arc<dyn Fn(&str, &Transition) + Send + Sync>;
 

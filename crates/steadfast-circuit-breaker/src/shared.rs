@@ -1,9 +1,6 @@
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +13,11 @@ use steadfast_core::{
 };
 use tokio::time::Instant;
 
-use crate::{metrics::Metrics, notice::Notices};
+use crate::{
+    metrics::Metrics,
+    notice::Notices,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
 
 /// One breaker, as its handles, services and permits share it.
 pub(crate) struct Shared {
@@ -81,26 +82,32 @@ impl Shared {
     }
 
     /// Whether a call that comes now would pass, as far as one can tell without letting it.
+    #[inline]
     pub(crate) fn would_admit(&self) -> bool {
-        match self.gate().state() {
-            State::Closed | State::Disabled | State::ObserveOnly => true,
+        let gate = self.gate();
+        gate.lets_all_pass() || self.would_admit_some(gate.state())
+    }
+
+    #[cold]
+    fn would_admit_some(&self, state: State) -> bool {
+        match state {
             State::Open => self.open_left(Instant::now()).is_zero(),
             State::HalfOpen => {
                 let now = Instant::now().into_std();
                 self.change(|machine| machine.would_admit(now, chance()))
             }
-            State::ForcedOpen | _ => false,
+            State::ForcedOpen => false,
+            State::Closed | State::Disabled | State::ObserveOnly | _ => true,
         }
     }
 
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, Rejection> {
         let gate = self.gate();
-        match gate.state() {
-            State::Closed | State::Disabled | State::ObserveOnly => {
-                Ok(Ticket::closed(gate.generation()))
-            }
-            state @ (State::Open | State::HalfOpen | State::ForcedOpen | _) => self.ask(state),
+        if gate.lets_all_pass() {
+            Ok(Ticket::closed(gate.generation()))
+        } else {
+            self.ask(gate.state())
         }
     }
 
@@ -247,6 +254,7 @@ pub(crate) struct Gate(u64);
 
 impl Gate {
     const STATE_BITS: u32 = 3;
+    const STATE: u64 = (1 << Self::STATE_BITS) - 1;
 
     fn of(machine: &Machine) -> Self {
         Self(machine.generation() << Self::STATE_BITS | machine.state() as u64)
@@ -254,9 +262,17 @@ impl Gate {
 
     #[inline]
     pub(crate) fn state(self) -> State {
-        let number = self.0 & ((1 << Self::STATE_BITS) - 1);
         // The order of the list is that of the numbers.
-        State::ALL[number as usize]
+        State::ALL[(self.0 & Self::STATE) as usize]
+    }
+
+    /// Whether every call passes: most look no further.
+    #[inline]
+    const fn lets_all_pass(self) -> bool {
+        const SUCH: u64 = 1 << State::Closed as u64
+            | 1 << State::Disabled as u64
+            | 1 << State::ObserveOnly as u64;
+        SUCH >> (self.0 & Self::STATE) & 1 == 1
     }
 
     #[inline]

@@ -192,7 +192,7 @@ fn a_call_that_fails_while_it_stays_closed_allocates_nothing() {
 fn a_layer_with_settings_allocates_nothing_more() {
     let layer = CircuitBreakerLayer::http(CircuitBreaker::new("destination"))
         .with_classifier(|_, verdict| verdict)
-        .with_problem_base(steadfast_http::problem::ProblemBase::new("/problems"));
+        .with_problem_base(ProblemBase::new("/problems"));
     assert_eq!(added(&GOOD, layer.layer(GOOD)), 0);
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test and doctest of the workspace, and every interleaving of what is lock-free.
+//! `cargo xtask test`: every test and doctest of the workspace, and every interleaving of what threads share.
 
 mod tally;
 
@@ -43,13 +43,15 @@ pub(crate) fn run(passed_on: &[String]) -> bool {
     passed && explored && !tally.found_failure()
 }
 
-/// Every interleaving of what threads do to a budget. loom takes the place of std's atomics there, so it is another build, with a
-/// folder of its own: in the common one it would replace the usual build, and be replaced by it.
+/// Every interleaving of what threads do to a budget and to a breaker. loom takes the place of std's atomics and locks there, so it
+/// is another build, with a folder of its own: in the common one it would replace the usual build, and be replaced by it.
 fn interleavings() -> Step {
     let arguments = [
         "test",
         "--package",
         "steadfast-core",
+        "--package",
+        "steadfast-circuit-breaker",
         "--lib",
         "--target-dir",
         "target/loom",

@@ -11,6 +11,7 @@ use super::{
     state::Counts,
     window::{RateWindow, Run},
 };
+use crate::sync::{AtomicU64, Ordering};
 
 const SPAN: Duration = Duration::from_secs(10);
 
@@ -32,10 +33,17 @@ fn at_once<T: 'static, A: 'static, B: 'static>(
     mine: impl FnOnce(&T) -> A,
     other: impl FnOnce(&T) -> B + 'static,
 ) -> (A, B) {
+    // Of those who touched a thing, loom looks back at the last one alone: where the other thread reads before it writes, it does
+    // not find that a read of mine could come later. So it is shown both orders.
+    let start = Arc::new(AtomicU64::new(0));
     let thread = {
-        let shared = shared.clone();
-        thread::spawn(move || other(&shared))
+        let (shared, start) = (shared.clone(), Arc::clone(&start));
+        thread::spawn(move || {
+            start.fetch_add(1, Ordering::Relaxed);
+            other(&shared)
+        })
     };
+    start.fetch_add(1, Ordering::Relaxed);
     let mine = mine(shared);
     (mine, thread.join().unwrap())
 }
