@@ -8,7 +8,7 @@ use steadfast_core::{
 use steadfast_http::problem::Code;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::{
     exchange::{AttemptOf, ErrorOf, Exchange, ResponseOf, ResultOf},
@@ -27,7 +27,7 @@ pub(crate) struct Call<X> {
     limit: Option<Limit>,
 }
 
-/// The rest of a call, from its second attempt on, or from its first if something may cut it.
+/// The rest of a call, from its second attempt on.
 pub(crate) type Rest<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Where a call stands after its first attempt.
@@ -67,21 +67,20 @@ where
     ErrorOf<X>: 'static,
 {
     /// The first attempt, which nothing could cut, was no success.
-    pub(crate) fn after_first(mut self, result: ResultOf<X>, verdict: Verdict) -> Next<X::Output> {
-        let ended = Ended::Finished(result, verdict);
+    pub(crate) fn after_first(self, result: ResultOf<X>, verdict: Verdict) -> Next<X::Output> {
+        self.after(Ended::Finished(result, verdict))
+    }
+
+    /// The first attempt was no success, or cut by its limit, and is no more.
+    pub(crate) fn after_limited(self, finished: Option<(ResultOf<X>, Verdict)>) -> Next<X::Output> {
+        let ended = self.judge(finished);
+        self.after(ended)
+    }
+
+    fn after(mut self, ended: Ended<X>) -> Next<X::Output> {
         match self.conclude(&ended) {
             Ok(granted) => Next::Again(Box::pin(self.go_on(ended, granted))),
             Err(stopped_by) => Next::Ended(self.end(ended, stopped_by)),
-        }
-    }
-
-    /// The first attempt is under way, and its limit may cut it.
-    pub(crate) async fn with_first(mut self, attempt: AttemptOf<X>, span: Span) -> X::Output {
-        let finished = self.finish(attempt).instrument(span).await;
-        let ended = self.judge(finished);
-        match self.conclude(&ended) {
-            Ok(granted) => self.go_on(ended, granted).await,
-            Err(stopped_by) => self.end(ended, stopped_by),
         }
     }
 
@@ -131,6 +130,10 @@ where
         let span = signal::attempt_span(previous);
         let attempt = span.in_scope(|| service.call(request));
         let finished = self.finish(attempt).instrument(span).await;
+        let finished = finished.map(|result| {
+            let verdict = self.exchange.verdict(&result, self.limit);
+            (result, verdict)
+        });
         self.judge(finished)
     }
 
@@ -144,19 +147,14 @@ where
 
     /// A layer beneath that was told of the limit, as tonic's `Channel` is, may report it a moment before the layer's own timer: with
     /// an error or a response that the caller would not take for a time limit. That is a cut too.
-    fn judge(&self, finished: Option<ResultOf<X>>) -> Ended<X> {
+    fn judge(&self, finished: Option<(ResultOf<X>, Verdict)>) -> Ended<X> {
         match (finished, self.limit) {
-            (Some(result), limit) => {
-                let verdict = self.exchange.verdict(&result, limit);
-                match limit {
-                    Some(limit)
-                        if X::is_cut(&result, verdict) && limit.is_imminent(Instant::now()) =>
-                    {
-                        Ended::Cut(limit)
-                    }
-                    Some(_) | None => Ended::Finished(result, verdict),
-                }
+            (Some((result, verdict)), Some(limit))
+                if X::is_cut(&result, verdict) && limit.is_imminent(Instant::now()) =>
+            {
+                Ended::Cut(limit)
             }
+            (Some((result, verdict)), _) => Ended::Finished(result, verdict),
             (None, Some(limit)) => Ended::Cut(limit),
             (None, None) => unreachable!("nothing but its limit ends an attempt without a result"),
         }

@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     Elapsed, Policy,
     exchange::Exchange,
-    future::{First, State},
+    future::{First, Limited, State},
     limit::Limit,
     outcome::RetryOutcome,
     shared::{Core, Shared},
@@ -147,6 +147,18 @@ impl<S: Service<Req>, P, Req> CustomFuture<S, P, Req> {
     /// A call that the state tells all about.
     pub(crate) const fn new(state: CustomState<S, Req>) -> Self {
         Self { state, first: None }
+    }
+
+    /// The same for one that a limit may cut.
+    pub(crate) fn limited(
+        attempt: Limited<S::Future>,
+        first: First<CustomExchange<S, P, Req>>,
+    ) -> Self {
+        let attempt = Box::pin(attempt);
+        Self {
+            state: State::Limited { attempt },
+            first: Some(first),
+        }
     }
 
     /// A call that ends with its first attempt, unless there are to be others.

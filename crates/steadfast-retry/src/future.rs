@@ -11,7 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use steadfast_core::verdict::Verdict;
 use steadfast_http::{BoxError, classify::ErrorView};
-use tokio::time::Instant;
+use tokio::time::{Instant, Timeout, timeout_at};
 use tower_service::Service;
 use tracing::Span;
 
@@ -20,7 +20,7 @@ use crate::{
     call::{self, Call, Next, Rest},
     exchange::{ErrorOf, Exchange, ResponseOf, ResultOf},
     http::HttpExchange,
-    limit::Times,
+    limit::{Limit, Times},
     mode::BodyMode,
 };
 
@@ -34,6 +34,10 @@ pin_project! {
         ///
         /// To `Again` if there will be another one.
         First { #[pin] attempt: F },
+        /// The first attempt, which a limit may cut.
+        ///
+        /// To `Again` if there will be another one, to `Refused` otherwise: what was cut goes on no longer.
+        Limited { attempt: Pin<Box<Limited<F>>> },
         /// The rest of the call.
         Again { rest: Rest<T> },
         /// Nothing: the deadline had passed before the request could be sent.
@@ -41,7 +45,27 @@ pin_project! {
     }
 }
 
-/// What goes with a first attempt that nothing cuts.
+pin_project! {
+    /// A first attempt that a limit may cut. Boxed, so that others are not larger for its timer.
+    pub(crate) struct Limited<F> {
+        #[pin]
+        attempt: Timeout<F>,
+        times: Times,
+        limit: Limit,
+    }
+}
+
+impl<F: Future> Limited<F> {
+    pub(crate) fn new(attempt: F, times: Times, limit: Limit) -> Self {
+        Self {
+            attempt: timeout_at(limit.deadline().moment(), attempt),
+            times,
+            limit,
+        }
+    }
+}
+
+/// What goes with a first attempt.
 pub(crate) struct First<X> {
     exchange: X,
     /// `None` where the clock was not read, since there cannot be a further attempt.
@@ -90,6 +114,17 @@ impl<F, T> State<F, T> {
                         Next::Again(rest) => rest,
                     }
                 }
+                StateProj::Limited { attempt } => {
+                    let span = &first.as_ref().expect(COMPLETED).span;
+                    let limited = attempt.as_mut().project();
+                    let finished = ready!(span.in_scope(|| limited.attempt.poll(cx)));
+                    let (times, limit) = (*limited.times, *limited.limit);
+                    span.in_scope(|| self.set(Self::Refused { own: None }));
+                    match end_limited(first, finished.ok(), times, limit) {
+                        Next::Ended(output) => return Poll::Ready(output),
+                        Next::Again(rest) => rest,
+                    }
+                }
                 StateProj::Again { rest } => return rest.as_mut().poll(cx),
                 StateProj::Refused { own } => return Poll::Ready(own.take().expect(COMPLETED)),
             };
@@ -123,6 +158,32 @@ where
     let started = started.unwrap_or_else(Instant::now);
     let times = Times::new(started, None, exchange.shared().config());
     Call::new(exchange, times, None).after_first(result, verdict)
+}
+
+/// The first attempt was finished before its limit, or cut by it.
+fn end_limited<X>(
+    first: &mut Option<First<X>>,
+    finished: Option<ResultOf<X>>,
+    times: Times,
+    limit: Limit,
+) -> Next<X::Output>
+where
+    X: Exchange + 'static,
+    ResponseOf<X>: 'static,
+    ErrorOf<X>: 'static,
+{
+    let exchange = &first.as_ref().expect(COMPLETED).exchange;
+    let finished = finished.map(|result| {
+        let verdict = exchange.verdict(&result, Some(limit));
+        (result, verdict)
+    });
+    match finished {
+        Some((result, Verdict::Success)) => Next::Ended(succeed(first, result)),
+        finished => {
+            let First { exchange, .. } = first.take().expect(COMPLETED);
+            Call::new(exchange, times, Some(limit)).after_limited(finished)
+        }
+    }
 }
 
 pin_project! {
@@ -163,6 +224,18 @@ where
     pub(crate) const fn first(attempt: S::Future, first: First<HttpExchange<S, M, V, B>>) -> Self {
         Self {
             state: State::First { attempt },
+            first: Some(first),
+        }
+    }
+
+    /// The same for one that a limit may cut.
+    pub(crate) fn limited(
+        attempt: Limited<S::Future>,
+        first: First<HttpExchange<S, M, V, B>>,
+    ) -> Self {
+        let attempt = Box::pin(attempt);
+        Self {
+            state: State::Limited { attempt },
             first: Some(first),
         }
     }

@@ -20,9 +20,8 @@ use tower_service::Service;
 
 use crate::{
     CustomFuture, Policy, ResponseBody, ResponseFuture,
-    call::Call,
     custom::CustomExchange,
-    future::{First, State},
+    future::{First, Limited, State},
     http::{HttpExchange, deadline_of, names_a_deadline, refusal, stamp},
     limit::Times,
     metrics::Passed,
@@ -235,12 +234,13 @@ impl<S, M, V> Retry<S, M, V> {
         if let Some(limit) = limit {
             stamp(&mut request, limit, &self.core.shared, now);
         }
-        let call = Call::new(exchange, times, limit);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        ResponseFuture::new(State::Again {
-            rest: Box::pin(call.with_first(attempt, span)),
-        })
+        let first = First::new(exchange, Some(now), span);
+        match limit {
+            None => ResponseFuture::first(attempt, first),
+            Some(limit) => ResponseFuture::limited(Limited::new(attempt, times, limit), first),
+        }
     }
 }
 
@@ -283,11 +283,10 @@ where
         let exchange = CustomExchange::new(core, policy, idempotent, kept, unaffordable);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
+        let first = First::new(exchange, Some(now), span);
         match limit {
-            None => CustomFuture::first(attempt, First::new(exchange, Some(now), span)),
-            Some(_) => CustomFuture::new(State::Again {
-                rest: Box::pin(Call::new(exchange, times, limit).with_first(attempt, span)),
-            }),
+            None => CustomFuture::first(attempt, first),
+            Some(limit) => CustomFuture::limited(Limited::new(attempt, times, limit), first),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -252,6 +252,48 @@ async fn an_attempt_that_has_ended_is_dropped_before_the_sleep() {
             assert_eq!(calls.load(Ordering::SeqCst), attempts);
             assert_eq!(alive.load(Ordering::SeqCst), 0);
         }
+    }
+}
+
+/// An attempt that never ends, counted while it is there.
+struct Endless(Arc<AtomicUsize>);
+
+impl Future for Endless {
+    type Output = Result<Response<Flow>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Pending
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_cut_is_dropped_with_the_answer_though_the_call_is_kept() {
+    let one = waiting(500).with_max_attempts(1);
+    for config in [
+        one.clone().with_attempt_timeout(millis(100)),
+        one.with_deadline(millis(100)),
+        waiting(500).with_attempt_timeout(millis(100)),
+    ] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let service = {
+            let alive = Arc::clone(&alive);
+            service_fn(move |_: Request<_>| {
+                alive.fetch_add(1, Ordering::SeqCst);
+                Endless(Arc::clone(&alive))
+            })
+        };
+        let layer = RetryLayer::http().with_config(config).unwrap();
+        let mut call = pin!(layer.layer(service).oneshot(get()));
+
+        let answer = call.as_mut().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
 }
 
