@@ -75,6 +75,13 @@ impl CircuitBreaker {
         Permit::ask(self.lanes.hold(), deadline)
     }
 
+    /// Whether a call that comes now would pass, for those who choose between destinations. Nothing is reserved and nothing counted:
+    /// others may come first.
+    #[must_use]
+    pub fn would_admit(&self) -> bool {
+        self.shared.would_admit()
+    }
+
     /// The present state, and each later one; a receiver that is slow may miss some. It is told with the hooks: [`state`](Self::state)
     /// may be ahead of it for a moment.
     #[must_use]

@@ -70,6 +70,33 @@ async fn a_permit_of_a_probe_takes_its_place_and_gives_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_whether_a_call_would_pass_takes_nothing_and_is_not_counted() {
+    let recorded = Recorded::new();
+    let site = Site::http(steady(), [Step::Hang]);
+    assert!(site.breaker.would_admit());
+    site.trip();
+    assert!(!site.breaker.would_admit());
+
+    advance(site.breaker.config().open_for() * 2).await;
+    for _ in 0..3 {
+        assert!(site.breaker.would_admit());
+    }
+    assert_eq!(site.breaker.state(), State::Open);
+    let probe = site.breaker.admit(None).unwrap();
+    assert!(!site.breaker.would_admit());
+    drop(probe);
+    assert!(site.breaker.would_admit());
+
+    site.breaker.force_open();
+    assert!(!site.breaker.would_admit());
+    let rejections = recorded.counters("steadfast_circuit_breaker_rejections_total");
+    assert!(
+        rejections.values().all(|&count| count == 0),
+        "{rejections:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_is_timed() {
     let breaker = breaker(steady().with_slow_calls(secs(2), 1.0, Window::Calls(2), 2));
     for _ in 0..2 {
