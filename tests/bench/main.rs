@@ -23,6 +23,7 @@ mod requests;
 mod retry;
 mod services;
 mod spread;
+mod stack;
 mod table;
 
 use std::{env, error::Error, process::ExitCode};
@@ -51,7 +52,7 @@ impl Report {
     }
 }
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 6] = [
     Benchmark {
         name: "over-http",
         run: over_http::run,
@@ -71,6 +72,10 @@ const BENCHMARKS: [Benchmark; 5] = [
     Benchmark {
         name: "breaker",
         run: breaker::run,
+    },
+    Benchmark {
+        name: "stack",
+        run: stack::run,
     },
 ];
 

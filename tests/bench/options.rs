@@ -7,7 +7,7 @@ use crate::over_http::StoreKind;
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [-- [FILTER] [--quick] [--seconds N] [--stores LIST] [--clients LIST]]
 
-  FILTER          runs the benchmarks that have it in their name: over-http, bypassed, keyed, retry, breaker
+  FILTER          runs the benchmarks that have it in their name: over-http, bypassed, keyed, retry, breaker, stack
   --quick         measures for an instant: shows that everything runs; its figures mean nothing and are not judged
   --seconds N     measures each point over HTTP for N seconds in each round, 1 by default; calls in process in proportion
   --stores LIST   measures over-http with these stores: memory, sqlite, postgres, all by default
