@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use steadfast::circuit_breaker::BreakerConfig;
+use steadfast::{circuit_breaker::BreakerConfig, http::grpc::Code};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
@@ -157,5 +157,6 @@ fn show(line: &str) -> Result<(), Failure> {
 }
 
 fn refused(status: Status) -> Failure {
-    Failure::new(format!("{:?}: {}", status.code(), status.message()))
+    let code = Code::from_u32(status.code() as u32);
+    Failure::new(format!("{}: {}", code.as_str(), status.message()))
 }
