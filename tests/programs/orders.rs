@@ -43,8 +43,9 @@ async fn place(server: &Server, key: &str) -> Result<Response<Order>, Status> {
 }
 
 async fn list(server: &Server) -> Vec<Order> {
-    let answer = clients(server).unary.list_orders(ListOrdersRequest {});
-    answer.await.unwrap().into_inner().orders
+    let mut client = clients(server).unary;
+    let answer = client.list_orders(ListOrdersRequest {}).await;
+    answer.unwrap().into_inner().orders
 }
 
 fn told<'a>(answer: &'a Response<Order>, name: &str) -> &'a str {
@@ -219,7 +220,7 @@ async fn the_transcript_of_the_readme_happens_as_shown() {
         .map(|block| block.split("```").next().unwrap())
         .collect();
     assert!(blocks.len() > 5, "the transcript was not found");
-    let mut id = None;
+    let mut id: Option<String> = None;
 
     for block in blocks {
         let (line, shown) = block.split_once('\n').unwrap();
