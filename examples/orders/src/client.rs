@@ -105,7 +105,7 @@ fn stack(retry: RetryLayer<SameBody>, breaker: CircuitBreakerLayer, channel: Cha
     ServiceBuilder::new()
         // Outside of retry: all attempts of a call have one key, so that they are one order.
         .layer(keys)
-        // Limits the whole call and, beneath the breaker's eyes, each attempt.
+        // Limits the whole call, and each attempt: the breaker and the server are told how long each may take.
         .layer(retry)
         // Beneath retry it counts each attempt. What it rejects is no attempt, and ends the retries.
         .layer(breaker)

@@ -40,27 +40,41 @@ async fn each_attempt_tells_the_server_what_is_left_of_the_callers_time() {
 }
 
 #[tokio::test]
-async fn an_attempt_has_no_more_time_than_its_own_limit_or_that_of_the_call() {
-    let server = Running::start(deps().await).await;
-    let short = Duration::from_secs(4);
-    for limits in [
-        Limits {
-            attempt_timeout: short,
-            ..limits()
-        },
-        Limits {
-            attempt_timeout: short,
-            deadline: short,
-            ..limits()
-        },
-    ] {
-        let mut client = clients(server.address, &limits).unary;
-        within(client.place_order(tea())).await.unwrap();
-    }
+async fn a_caller_that_says_nothing_has_the_deadline_of_the_client() {
+    let mut deps = deps().await;
+    deps.faults.fail_first = 2;
+    let server = Running::start(deps).await;
+    let limits = Limits {
+        deadline: Duration::from_secs(8),
+        attempt_timeout: Duration::from_secs(8),
+        ..limits()
+    };
+
+    within(clients(server.address, &limits).unary.place_order(tea()))
+        .await
+        .unwrap();
 
     let told = told(&server.heads.of(PLACE_ORDER));
-    assert_eq!(told.len(), 2);
-    assert!(told.iter().all(|told| told.unwrap() <= short), "{told:?}");
+    assert_eq!(told.len(), 3);
+    assert!(told[0].unwrap() <= limits.deadline, "{told:?}");
+    assert!(told[1] < told[0] && told[2] < told[1], "{told:?}");
+}
+
+#[tokio::test]
+async fn an_attempt_has_no_more_time_than_its_own_limit() {
+    let server = Running::start(deps().await).await;
+    let limits = Limits {
+        attempt_timeout: Duration::from_secs(4),
+        ..limits()
+    };
+
+    within(clients(server.address, &limits).unary.place_order(tea()))
+        .await
+        .unwrap();
+
+    let told = told(&server.heads.of(PLACE_ORDER));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].unwrap() <= limits.attempt_timeout, "{told:?}");
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ async fn a_watch_outlives_the_limits_of_calls_and_shows_each_change_to_the_end()
         attempt_timeout: Duration::from_millis(300),
         ..limits()
     };
-    let mut watcher = clients(server.address, &brief).streams;
+    let watchers = clients(server.address, &brief);
+    let mut watcher = watchers.streams.clone();
     let mut client = server.plain();
     let order = within(client.place_order(keyed("k", tea()))).await.unwrap();
     let id = order.into_inner().id;
@@ -37,6 +38,9 @@ async fn a_watch_outlives_the_limits_of_calls_and_shows_each_change_to_the_end()
     assert!(answer.metadata().get("idempotent-replayed").is_none());
     let mut orders = answer.into_inner();
     assert_eq!(next(&mut orders).await, Some(State::Placed));
+    // That it began shows that the server is well: its end may be far.
+    let counts = watchers.breaker.snapshot().failures().unwrap();
+    assert_eq!((counts.calls, counts.failures), (1, 0));
     // Nothing happens for longer than any call may take.
     tokio::select! {
         changed = orders.message() => panic!("{changed:?}"),
