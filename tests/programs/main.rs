@@ -12,6 +12,8 @@ mod faults;
 mod forgotten;
 mod in_process;
 mod load;
+mod orders;
+mod orders_program;
 mod postgres;
 mod processes;
 mod program;
