@@ -226,6 +226,32 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_a_row_for_each_flag() {
+        let readme = include_str!("../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `--"));
+        let command = Config::command();
+        let flags = command.get_arguments();
+
+        let expected: Vec<String> = flags
+            .map(|flag| {
+                let name = flag.get_long().unwrap();
+                let variable = flag.get_env().unwrap().to_str().unwrap();
+                let default = match flag.get_default_values() {
+                    [default] => format!("`{}`", default.to_str().unwrap()),
+                    _ => String::new(),
+                };
+                format!("| `--{name}` | `{variable}` | {default} | ").replace("|  |", "| |")
+            })
+            .collect();
+
+        let rows: Vec<&str> = rows.collect();
+        assert_eq!(rows.len(), expected.len());
+        for (row, expected) in rows.iter().zip(&expected) {
+            assert!(row.starts_with(expected), "{row}\n{expected}");
+        }
+    }
+
+    #[test]
     fn a_route_is_a_prefix_and_its_upstreams() {
         let route: Route = "/a/b/=http://one:1,http://two".parse().unwrap();
 
