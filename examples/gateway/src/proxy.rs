@@ -94,9 +94,14 @@ impl Proxy {
             Ok(response) => incoming(response),
             Err(_) if is_too_large.load(Ordering::Relaxed) => Err(Problem::body_too_large()),
             Err(error) => {
-                let route = route.name();
-                tracing::warn!(route, error = &error as &dyn Error, "there is no answer");
-                Err(problem_of(&error, is_idempotent))
+                let problem = problem_of(&error, is_idempotent);
+                let (route, error) = (route.name(), &error as &dyn Error);
+                if problem == BODY_UNREADABLE {
+                    tracing::debug!(route, error, "a client broke off");
+                } else {
+                    tracing::warn!(route, error, "an upstream gave no answer");
+                }
+                Err(problem)
             }
         }
     }

@@ -24,7 +24,8 @@ use crate::{
 /// Tells an upstream how many attempts of the gateway came before, from the second on: under load it can refuse those first.
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("x-previous-attempts");
 
-/// Node's servers, which close first of those that are common, close after 5 s. Whoever closes first is never written to in that moment.
+/// Less than the 5 s after which Node's servers, the first of those that are common, close an idle connection: a request that is
+/// written at that moment is lost, and not every one may be sent again.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// The client of all upstreams, with its pool of connections.
@@ -77,6 +78,10 @@ pub fn transport(config: &Config) -> Transport {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE)
         .http2_only(config.upstream_http2)
+        // A connection that has died in silence would be used for ever: attempts end, and it does not.
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(config.limits.attempt_timeout)
+        .http2_keep_alive_timeout(config.limits.attempt_timeout)
         // One layer retries.
         .retry_canceled_requests(false)
         .build(connector)
@@ -103,4 +108,19 @@ fn retry_config(limits: &Limits) -> RetryConfig {
         .with_body_idle_timeout(limits.pause_timeout)
         .with_replay_limit(limits.replay_limit)
         .with_attempt_header(PREVIOUS_ATTEMPTS)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_quotes_the_stack() {
+        let source = include_str!("stack.rs");
+        let begin = source.find("    let stack = ServiceBuilder").unwrap();
+        let end = source.find(".service(transport);").unwrap();
+
+        let readme = include_str!("../README.md");
+
+        let mut lines = source[begin..end].lines();
+        assert!(lines.all(|line| readme.contains(line.trim())));
+    }
 }

@@ -76,7 +76,7 @@ async fn an_attempt_that_takes_too_long_is_made_again_if_it_may_be() {
         }
     })
     .await;
-    let gateway = Gateway::with(&[&upstream.at("/")], &["--attempt-timeout", "200ms"]).await;
+    let gateway = Gateway::with(&[&upstream.at("/")], &["--attempt-timeout", "1s"]).await;
 
     assert_eq!(gateway.get("/").await.text(), "answer");
     assert_eq!(upstream.begun(), 2);
@@ -192,7 +192,7 @@ async fn a_connection_with_something_in_flight_stays() {
             }
         })
         .await;
-        let gateway = Gateway::with(&[&upstream.at("/")], &["--idle-timeout", "200ms"]).await;
+        let gateway = Gateway::with(&[&upstream.at("/")], &["--idle-timeout", "1s"]).await;
 
         let mut connection = Connection::open(client, gateway.address).await;
         let mut answer = connection
@@ -200,7 +200,7 @@ async fn a_connection_with_something_in_flight_stays() {
             .await
             .unwrap()
             .into_body();
-        for _ in 0..10 {
+        for _ in 0..15 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             sender.send_data(Bytes::from_static(b"part")).await.unwrap();
             let part = within(answer.frame()).await.unwrap().unwrap();
@@ -210,8 +210,8 @@ async fn a_connection_with_something_in_flight_stays() {
         assert!(within(answer.collect()).await.is_ok(), "{client:?}");
 
         // In use, though seldom at work: requests come within the time.
-        for _ in 0..10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let answer = connection.send(empty("GET", "/")).await.unwrap();
             assert_eq!(answer.text(), "answer", "{client:?}");
         }
