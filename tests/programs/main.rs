@@ -10,6 +10,7 @@ mod crashes;
 mod demo;
 mod faults;
 mod forgotten;
+mod gateway;
 mod in_process;
 mod load;
 mod orders;

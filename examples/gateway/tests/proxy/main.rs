@@ -1,0 +1,12 @@
+//! Runs the gateway on real sockets, between clients and upstreams that are told what to do.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod admin;
+mod bodies;
+mod breakers;
+mod hostile;
+mod passing;
+mod retries;
+mod support;
+mod times;
