@@ -28,7 +28,7 @@ struct Arrows {
     tests: &'static [&'static str],
 }
 
-const ARROWS: [Arrows; 14] = [
+const ARROWS: [Arrows; 16] = [
     Arrows {
         from: "steadfast-core",
         ships: &[],
@@ -95,6 +95,16 @@ const ARROWS: [Arrows; 14] = [
         tests: &["steadfast-testkit"],
     },
     Arrows {
+        from: "gateway",
+        ships: &["steadfast"],
+        tests: &[],
+    },
+    Arrows {
+        from: "orders",
+        ships: &["steadfast"],
+        tests: &[],
+    },
+    Arrows {
         from: "payments",
         ships: &["steadfast"],
         tests: &["steadfast-testkit"],
@@ -108,7 +118,7 @@ const ARROWS: [Arrows; 14] = [
     Arrows {
         from: "steadfast-tests",
         ships: &[],
-        tests: &["payments", "steadfast", "steadfast-testkit"],
+        tests: &["gateway", "orders", "payments", "steadfast", "steadfast-testkit"],
     },
 ];
 
