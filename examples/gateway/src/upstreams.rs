@@ -85,10 +85,10 @@ impl Upstreams {
             .expect("there is an upstream")
     }
 
-    /// Whether an attempt would pass. The permit is not used: dropped, it leaves its place to the attempt itself.
+    /// Whether an attempt would pass.
     fn admits(&self, index: usize) -> bool {
         self.breaker(index)
-            .is_none_or(|breaker| breaker.admit(None).is_ok())
+            .is_none_or(|breaker| breaker.would_admit())
     }
 
     fn open_left(&self, index: usize) -> Duration {
