@@ -1,4 +1,5 @@
-//! The idempotency layer in front of a route of axum, over each store, beside the same route without it.
+//! The layers of a server, a circuit breaker and idempotency, in front of a route of axum, over each store, beside the same route
+//! without them.
 
 mod charges;
 mod floor;
@@ -17,7 +18,7 @@ use crate::{
 
 pub(crate) use self::sides::StoreKind;
 
-/// The percentage of the bare route's requests that the layer over the memory store must keep with new keys, and with how many
+/// The percentage of the bare route's requests that the layers over the memory store must keep with new keys, and with how many
 /// clients.
 const BAR: f64 = 60.0;
 const BAR_CLIENTS: usize = 64;
@@ -58,7 +59,7 @@ async fn report(options: &Options) -> Result<Report, BoxError> {
 
     let load = plan.load(0);
     let mut text = format!(
-        "## over-http: a route behind the layer, over loopback HTTP/1.1\n\n\
+        "## over-http: a route behind circuit breaker and idempotency, over loopback HTTP/1.1\n\n\
          {}.\n\
          {}.\n\
          Clients, each with a connection, share the runtime with the server, and their cost is part of every figure; so is that of\n\
@@ -286,7 +287,7 @@ async fn compare(sides: &Sides, plan: &Plan, clients: usize) -> Result<Compared,
     Ok(compared)
 }
 
-/// What the layer over the memory store leaves of a route, in percent.
+/// What the layers over the memory store leave of a route, in percent.
 struct Bar {
     /// Of the requests per second.
     kept: Spread,
@@ -309,7 +310,7 @@ impl std::fmt::Display for Bar {
              The first is requests per second: what a service keeps that shares its cores with its clients, and more than a server\n\
              alone keeps, for the clients cost the same on both sides.\n\
              The second is (t_bare - t_floor) / (t_memory - t_floor), t being the time for a request and the floor the client alone:\n\
-             what the route itself costs, of what route and layer cost. Sockets, HTTP and clients are in neither.\n",
+             what the route itself costs, of what route and layers cost. Sockets, HTTP and clients are in neither.\n",
             kept.whole(1),
             of_server.whole(1),
         )

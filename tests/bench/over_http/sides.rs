@@ -1,4 +1,4 @@
-//! What is compared: a server without a route, the bare route, and the layer over each store.
+//! What is compared: a server without a route, the bare route, and the layers of a server over each store.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,6 +8,7 @@ use std::{
 use axum::Router;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use steadfast::{
+    circuit_breaker::{CircuitBreaker, CircuitBreakerLayer},
     idempotency::{IdempotencyLayer, scope},
     store::{MemoryStore, MemoryStoreConfig, Store},
     store_postgres::{PostgresStore, TableName},
@@ -108,14 +109,14 @@ impl Sides {
         requests::measure(Floor, load, Visitor::new).await
     }
 
-    /// The route without the layer.
+    /// The route without a layer.
     pub(crate) async fn bare(&self, load: Load) -> Result<Point, BoxError> {
         let charges = Charges::default();
         let router = Router::new().route(PATH, charges.route());
         press(router, &charges, Keys::Ignored, false, load).await
     }
 
-    /// The route behind the layer, over a store that is new.
+    /// The route behind the layers, over a store that is new.
     pub(crate) async fn layered(
         &self,
         store: StoreKind,
@@ -168,9 +169,11 @@ async fn layered<St: Store>(store: St, keys: Keys, load: Load) -> Result<Point, 
     let charges = Charges::default();
     let may_be_refused = store.capabilities().durable;
     let layer = IdempotencyLayer::at_least_once(store, scope::bearer_token())?;
+    let breaker = CircuitBreaker::new("charges");
     let router = Router::new()
         .route(PATH, charges.route())
-        .route_layer(layer);
+        .route_layer(layer)
+        .route_layer(CircuitBreakerLayer::http(breaker));
     press(router, &charges, keys, may_be_refused, load).await
 }
 
