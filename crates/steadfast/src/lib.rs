@@ -1,3 +1,5 @@
+// First, so that in rustdoc these links win over those of the README, which lead to the files.
+#![cfg_attr(feature = "full", doc = include_str!("../guide/links.md"))]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -22,6 +24,8 @@ pub use steadfast_store_postgres as store_postgres;
 #[cfg(feature = "store-sqlite")]
 pub use steadfast_store_sqlite as store_sqlite;
 
+#[cfg(feature = "full")]
+pub mod guide;
 #[doc = include_str!("../PROBLEMS.md")]
 pub mod problems {}
 
