@@ -118,7 +118,13 @@ const ARROWS: [Arrows; 16] = [
     Arrows {
         from: "steadfast-tests",
         ships: &[],
-        tests: &["gateway", "orders", "payments", "steadfast", "steadfast-testkit"],
+        tests: &[
+            "gateway",
+            "orders",
+            "payments",
+            "steadfast",
+            "steadfast-testkit",
+        ],
     },
 ];
 

@@ -243,8 +243,14 @@ impl Problem {
     fn body(&self, base: &ProblemBase) -> Bytes {
         // Most fit, so that it is allocated once.
         let mut text = Vec::with_capacity(384);
-        serde_json::to_writer(&mut text, &Document { problem: self, base })
-            .expect("keys are strings, and a vector takes all that is written to it");
+        serde_json::to_writer(
+            &mut text,
+            &Document {
+                problem: self,
+                base,
+            },
+        )
+        .expect("keys are strings, and a vector takes all that is written to it");
         text.into()
     }
 }

@@ -28,8 +28,9 @@ const MAX_DEPTH: usize = 16;
 /// that reading; so does one that follows redirects, as the call that failed may not be the first. reqwest does follow them unless
 /// told otherwise: its errors are never proof. Elsewhere, put the retry beneath the layer that follows.
 ///
-/// An error of an unknown type tells nothing, so it is never taken as one that may pass. What a crate knows about its own errors, such
-/// as tower's timeouts and limits, it can say with a classifier of its own.
+/// An error of an unknown type tells nothing, so it is never taken as one that may pass; and nothing beneath it is proof, as it may be of
+/// a client that follows redirects, or makes several calls. What a crate knows about its own errors, such as tower's timeouts and
+/// limits, it can say with a classifier of its own; an [`ErrorView`](super::ErrorView) takes a wrapper off.
 ///
 /// The errors of a library are known if the feature of its name is on: `h2`, `hyper`, `hyper-util`, `reqwest`, `tonic`.
 #[must_use]
@@ -60,7 +61,7 @@ struct Chain {
     #[cfg(feature = "hyper")]
     unsent_if_canceled: bool,
     /// The call that failed may not be the first one that was made.
-    redirected: bool,
+    may_be_later: bool,
 }
 
 /// What the next error of the chain can be about.
@@ -105,7 +106,14 @@ impl Chain {
         if let Some(error) = error.downcast_ref() {
             return self.io(error);
         }
-        error.is::<tokio::time::error::Elapsed>().then(elapsed)
+        if error.is::<tokio::time::error::Elapsed>() {
+            return Some(elapsed());
+        }
+        if self.place == Place::Call && self.presumed.is_none() {
+            // Of a client that nobody here knows.
+            self.may_be_later = true;
+        }
+        None
     }
 
     /// The redirects are followed within one call (`async_impl/client.rs`), and the error does not tell which hop it is of: after
@@ -128,7 +136,7 @@ impl Chain {
         } else {
             fault(SafetyClass::Transient)
         });
-        self.redirected = true;
+        self.may_be_later = true;
         None
     }
 
@@ -278,7 +286,7 @@ impl Chain {
     fn without_false_proof(&self, verdict: Verdict) -> Verdict {
         if let Verdict::Failure(failure) = verdict
             && failure.class() == SafetyClass::NotProcessed
-            && self.redirected
+            && self.may_be_later
         {
             // Only the outer error may know of a timeout.
             return match self.presumed {

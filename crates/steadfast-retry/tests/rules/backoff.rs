@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    Fault, Script, Step, answer, call, get, grpc, marked, millis, retry_after, rpc, steady,
-    trailers_only,
+    Beneath, Fault, Script, Step, answer, call, get, grpc, marked, millis, retry_after, rpc,
+    steady, trailers_only,
 };
 
 const LOWEST: u64 = 0;
@@ -46,7 +46,8 @@ async fn waits_drawn(backoff: Backoff, retries: u32, drawn: u64) -> Vec<Duration
 
 async fn waits(layer: &RetryLayer, steps: impl IntoIterator<Item = Step>) -> Vec<Duration> {
     let script = Script::new(steps);
-    let _ = call(layer, &script, get()).await;
+    let layer = layer.clone().with_error_view::<Beneath>();
+    let _ = call(&layer, &script, get()).await;
     script.waits()
 }
 

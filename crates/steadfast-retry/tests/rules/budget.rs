@@ -11,8 +11,8 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    Fault, Script, Step, affordable, answer, call, get, grpc, marked, post, rpc, stopped_by,
-    trailers_only, waiting, with_field,
+    Beneath, Fault, Script, Step, affordable, answer, call, get, grpc, marked, post, rpc,
+    stopped_by, trailers_only, waiting, with_field,
 };
 
 const UNAVAILABLE: u32 = 14;
@@ -419,6 +419,7 @@ async fn a_final_failure_without_pushback_takes_no_token_of_grpcs_throttle() {
 #[tokio::test(start_paused = true)]
 async fn what_was_never_processed_takes_no_token_of_grpcs_throttle() {
     let (layer, budget) = throttled(2, 0.001);
+    let layer = layer.with_error_view::<Beneath>();
     let script = Script::new([Step::Fail(Fault::Refused)]);
 
     let error = call(&layer, &script, rpc()).await.unwrap_err();

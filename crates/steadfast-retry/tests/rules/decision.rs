@@ -26,8 +26,8 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{
-    Answer, Fault, ReadyOnce, Script, Step, answer, call, get, grpc, marked, post, retry_after,
-    rpc, steady, stopped_by, too_large, trailers_only, without_a_token,
+    Answer, Beneath, Fault, ReadyOnce, Script, Step, answer, call, get, grpc, marked, post,
+    retry_after, rpc, steady, stopped_by, too_large, trailers_only, without_a_token,
 };
 
 #[tokio::test(start_paused = true)]
@@ -217,6 +217,7 @@ async fn that_another_attempt_would_fail_alike_comes_before_that_it_would_not_be
 async fn that_it_would_not_be_safe_comes_before_that_no_attempts_are_left() {
     let config = RetryConfig::default().with_max_attempts(2);
     let layer = RetryLayer::http().with_config(config).unwrap();
+    let layer = layer.with_error_view::<Beneath>();
     let script = Script::new([Step::Fail(Fault::Refused), Step::Answer(answer(503))]);
 
     let response = call(&layer, &script, post("1999")).await.unwrap();

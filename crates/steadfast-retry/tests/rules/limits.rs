@@ -31,8 +31,8 @@ use tokio::time::{Instant, Sleep, advance, sleep, sleep_until, timeout};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer};
 
 use crate::support::{
-    Answer, Fault, Script, Step, affordable, answer, call, get, grpc as grpc_layer, marked, millis,
-    post, request, rpc, stopped_by, trailers_only, waiting,
+    Answer, Beneath, Fault, Script, Step, affordable, answer, call, get, grpc as grpc_layer,
+    marked, millis, post, request, rpc, stopped_by, trailers_only, waiting,
 };
 
 fn layer(config: RetryConfig) -> RetryLayer {
@@ -718,9 +718,8 @@ async fn a_refused_connection_is_followed_before_the_clock_moves() {
             let script = Script::new([Step::Fail(Fault::Refused), Step::Answer(answer(200))]);
             let started = Instant::now();
 
-            call(&layer(config.clone()), &script, request)
-                .await
-                .unwrap();
+            let layer = layer(config.clone()).with_error_view::<Beneath>();
+            call(&layer, &script, request).await.unwrap();
 
             assert_eq!(script.waits(), [Duration::ZERO]);
             assert_eq!(started.elapsed(), Duration::ZERO);

@@ -6,7 +6,7 @@ use steadfast_http::header::IDEMPOTENCY_KEY;
 use steadfast_retry::{RetryConfig, RetryLayer, StoppedBy};
 
 use crate::support::{
-    Fault, Script, Step, answer, call, get, grpc, marked, post, request, rpc, stopped_by,
+    Beneath, Fault, Script, Step, answer, call, get, grpc, marked, post, request, rpc, stopped_by,
     trailers_only,
 };
 
@@ -66,10 +66,28 @@ async fn what_was_not_processed_is_sent_again_by_every_method() {
     for method in IDEMPOTENT.into_iter().chain(OTHERS) {
         let script = Script::new([Step::Fail(Fault::Refused), Step::Answer(answer(200))]);
 
-        let response = call(&RetryLayer::http(), &script, request(method)).await;
+        let layer = RetryLayer::http().with_error_view::<Beneath>();
+        let response = call(&layer, &script, request(method)).await;
 
         assert_eq!(script.calls(), 2, "{method}");
         assert_eq!(response.unwrap().status(), 200);
+    }
+}
+
+/// It may be of a client that has made another call before.
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_beneath_an_error_that_nobody_knows_is_no_proof() {
+    for (method, calls) in IDEMPOTENT
+        .map(|method| (method, 2))
+        .into_iter()
+        .chain(OTHERS.map(|method| (method, 1)))
+    {
+        let script = Script::new([Step::Fail(Fault::Refused), Step::Answer(answer(200))]);
+
+        let result = call(&RetryLayer::http(), &script, request(method)).await;
+
+        assert_eq!(script.calls(), calls, "{method}");
+        assert_eq!(result.is_ok(), calls == 2, "{method}");
     }
 }
 
@@ -175,7 +193,8 @@ async fn grpc_methods_mean_nothing_to_http() {
 async fn a_grpc_call_that_was_not_processed_is_sent_again() {
     let script = Script::new([Step::Fail(Fault::Refused), Step::Answer(trailers_only(0))]);
 
-    let response = call(&grpc(), &script, rpc()).await.unwrap();
+    let layer = grpc().with_error_view::<Beneath>();
+    let response = call(&layer, &script, rpc()).await.unwrap();
 
     assert_eq!(script.calls(), 2);
     assert_eq!(response.headers()["grpc-status"], "0");

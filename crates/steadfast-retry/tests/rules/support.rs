@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header, request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use steadfast_http::{BoxError, IdempotentRequest};
+use steadfast_http::{BoxError, IdempotentRequest, classify::ErrorView};
 use steadfast_retry::{Backoff, Budget, Jitter, RetryConfig, RetryLayer, RetryOutcome, StoppedBy};
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service, ServiceExt};
@@ -67,6 +67,15 @@ impl std::error::Error for Fault {
             Self::Reset => Some(&*RESET),
             Self::Strange => None,
         }
+    }
+}
+
+/// Looks at what is beneath a [`Fault`]: by itself it is of a type that nobody knows, beneath which nothing is proof.
+pub(crate) struct Beneath;
+
+impl ErrorView<Fault> for Beneath {
+    fn view(fault: &Fault) -> &(dyn std::error::Error + 'static) {
+        std::error::Error::source(fault).unwrap_or(fault)
     }
 }
 

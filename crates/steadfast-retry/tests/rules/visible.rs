@@ -20,8 +20,8 @@ use tracing::{
 use tracing_subscriber::{layer, prelude::*, registry::LookupSpan};
 
 use crate::support::{
-    Fault, ReadyOnce, Script, Step, Unsized, answer, call, get, grpc, marked, post, request,
-    retry_after, rpc, steady, stopped_by, too_large, trailers_only, without_a_token,
+    Beneath, Fault, ReadyOnce, Script, Step, Unsized, answer, call, get, grpc, marked, post,
+    request, retry_after, rpc, steady, stopped_by, too_large, trailers_only, without_a_token,
 };
 
 type Fields = BTreeMap<&'static str, String>;
@@ -259,7 +259,8 @@ async fn each_retry_is_logged_once_with_its_number_reason_and_delay() {
     let layer = RetryLayer::http()
         .with_name("provider")
         .with_config(config)
-        .unwrap();
+        .unwrap()
+        .with_error_view::<Beneath>();
     let script = Script::new([
         Step::Fail(Fault::Refused),
         Step::Answer(answer(503)),
@@ -439,7 +440,8 @@ fn each_retry_is_counted_by_reason_and_its_delay_recorded() {
         let layer = RetryLayer::http()
             .with_name("provider")
             .with_config(config)
-            .unwrap();
+            .unwrap()
+            .with_error_view::<Beneath>();
         let script = Script::new([
             Step::Fail(Fault::Refused),
             Step::Answer(answer(503)),

@@ -60,7 +60,26 @@ fn an_io_error_is_known_by_its_kind() {
         let error = io::Error::new(kind, "a text");
         assert_eq!(verdict_of_error(&error), expected.into(), "{kind}");
         let wrapped = Strange::around(Strange::around(error));
+        let expected = if expected == UNPROCESSED {
+            TRANSIENT
+        } else {
+            expected
+        };
         assert_eq!(verdict_of_error(&wrapped), expected.into(), "{kind}");
+    }
+}
+
+/// It may be of a client that made another call before, and got an answer: reqwest's errors are hidden so by their middleware.
+#[test]
+fn what_lies_beneath_an_error_of_an_unknown_type_is_no_proof() {
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    assert_eq!(verdict_of_error(&refused()), UNPROCESSED.into());
+
+    for wrapped in [
+        BoxError::from(Strange::around(refused())),
+        BoxError::from(io::Error::other(Strange::around(refused()))),
+    ] {
+        assert_eq!(verdict_of_error(&*wrapped), TRANSIENT.into());
     }
 }
 
