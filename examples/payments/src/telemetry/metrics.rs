@@ -7,15 +7,15 @@ use super::requests;
 use crate::failure::Failure;
 
 /// Of the database, in seconds. A claim in memory or in SQLite takes tenths of a millisecond, one over a network some; a commit
-/// that waits for a disk takes ten. 5 s is what the layer gives the store at most, so that later ones tell of what was queued.
-const OF_THE_STORE: [f64; 13] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+/// that waits for a disk takes ten. A store gives a claim up after 2 s, and a try to keep an answer after 5 s.
+const OF_THE_STORE: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
 ];
 
 /// Of requests in either direction, in seconds. Answers that are replayed take a millisecond, charges what the card provider
 /// takes. 2 s is the limit of one attempt, and what a duplicate waits for at most; three attempts and their waits stay below 10 s.
 const OF_REQUESTS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 10.0,
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 10.0,
 ];
 
 /// Of the waits between attempts, in seconds. Chance spreads each from zero up to 50 ms and then 100 ms; a provider that asks for
