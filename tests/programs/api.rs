@@ -260,6 +260,60 @@ async fn a_form_asks_for_a_charge_too() {
 }
 
 #[tokio::test]
+async fn the_largest_amount_is_charged_and_one_more_is_not() {
+    let folder = tempdir().unwrap();
+    let program = Program::serve(folder.path(), &["--store", "memory:"]).await;
+    let client = Client::new(program.api());
+    let form = |amount: u32| {
+        let body = format!("amount={amount}&currency=usd");
+        client
+            .post()
+            .header(
+                "content-type",
+                "application/x-www-form-urlencoded; charset=utf-8",
+            )
+            .body(body)
+    };
+
+    for (key, amount, status) in [
+        ("a", 1, 201),
+        ("b", 99_999_999, 201),
+        ("c", 100_000_000, 422),
+    ] {
+        let as_json = client.charge(key, &of_amount(amount.into())).await;
+        let as_form = form(amount).header("idempotency-key", format!("{key}-form"));
+        let as_form = client.send(as_form).await.unwrap();
+        for answer in [as_json, as_form] {
+            assert_eq!(answer.status, status, "{amount}: {answer:?}");
+            if status == 201 {
+                assert_eq!(answer.json()["amount"], amount);
+            } else {
+                assert!(answer.detail().contains("`amount`"), "{}", answer.detail());
+            }
+        }
+    }
+
+    assert_eq!(
+        Provider::new(program.provider_url()).ledger().await.calls,
+        4
+    );
+}
+
+#[tokio::test]
+async fn what_is_public_can_only_be_read() {
+    let folder = tempdir().unwrap();
+    let program = Program::serve(folder.path(), &["--store", "memory:"]).await;
+    let client = Client::new(program.api());
+
+    for path in ["/healthz", "/metrics"] {
+        let read = client.send(client.bare("GET", path)).await.unwrap();
+        let written = client.send(client.bare("POST", path)).await.unwrap();
+        assert_eq!(read.status, 200, "{path}");
+        assert_eq!(written.problem(), (405, "no-such-method".into()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn any_other_content_type_or_none_is_read_as_json() {
     let folder = tempdir().unwrap();
     let program = Program::serve(folder.path(), &["--store", "memory:"]).await;

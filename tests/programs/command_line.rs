@@ -170,6 +170,9 @@ fn what_it_does_not_know_it_refuses() {
         &["serve", "--breaker-successes", "some"],
         &["provider", "--breaker-failures", "5"],
         &["demo", "--breaker-failures", "5"],
+        &["serve", "--log-format", "xml"],
+        &["provider", "--log-format", "xml"],
+        &["demo", "--log-format", ""],
         &["serve", "--store", "redis://localhost"],
         &["serve", "--provider-url", "https://example.org"],
     ] {
@@ -279,29 +282,44 @@ fn what_it_cannot_do_it_says_and_fails() {
 }
 
 #[tokio::test]
-async fn no_log_and_no_file_holds_a_key_or_a_credential() {
-    let folder = tempdir().unwrap();
-    let environment = [FREE_PORTS[0], FREE_PORTS[1], ("RUST_LOG", "trace")];
-    let program = Program::run(folder.path(), &["serve"], &environment).await;
-    let client = Client::new(program.api()).with_account("sk_very_secret");
+async fn no_log_and_no_file_and_no_metric_holds_a_key_or_a_credential() {
+    for format in ["text", "json"] {
+        let folder = tempdir().unwrap();
+        let environment = [FREE_PORTS[0], FREE_PORTS[1], ("RUST_LOG", "trace")];
+        let arguments = ["serve", "--log-format", format];
+        let program = Program::run(folder.path(), &arguments, &environment).await;
+        let client = Client::new(program.api()).with_account("sk_very_secret");
 
-    client.charge("key-of-a-client", &of_amount(1)).await;
-    client.charge("key-of-a-client", &of_amount(2)).await;
-    client.get("/v1/charges").await;
+        client.charge("key-of-a-client", &of_amount(1)).await;
+        client.charge("key-of-a-client", &of_amount(2)).await;
+        client.get("/v1/charges?card=4242424242424242").await;
+        let basic = client.bare("GET", "/v1/charges");
+        let basic = basic.basic_auth("sk_other_secret", Some("hunter2"));
+        client.send(basic).await.unwrap();
 
-    let mut written = program.logs().into_bytes();
-    assert!(!written.is_empty());
-    for file in ["payments.db", "payments.db-wal"] {
-        written.extend(fs::read(folder.path().join(file)).unwrap());
+        let mut written = program.logs().into_bytes();
+        assert!(!written.is_empty());
+        for file in ["payments.db", "payments.db-wal"] {
+            written.extend(fs::read(folder.path().join(file)).unwrap());
+        }
+        written.extend(client.get("/metrics").await.body);
+        for secret in [
+            "key-of-a-client",
+            "sk_very_secret",
+            "sk_other_secret",
+            // The same in Base64, as Basic sends it.
+            "c2tfb3RoZXJfc2VjcmV0",
+            "hunter2",
+            "4242424242424242",
+        ] {
+            let holds = written
+                .windows(secret.len())
+                .any(|part| part == secret.as_bytes());
+            assert!(!holds, "{secret} was written as {format}");
+        }
+        assert!(
+            written.windows(3).any(|part| part == b"ch_"),
+            "nothing was kept"
+        );
     }
-    for secret in ["key-of-a-client", "sk_very_secret"] {
-        let holds = written
-            .windows(secret.len())
-            .any(|part| part == secret.as_bytes());
-        assert!(!holds, "{secret} was written");
-    }
-    assert!(
-        written.windows(3).any(|part| part == b"ch_"),
-        "nothing was kept"
-    );
 }

@@ -20,24 +20,33 @@ const NOTHING: [PathBuf; 0] = [];
 const README: &str = include_str!("../../examples/payments/README.md");
 
 /// In the order of playing.
-const SCENES: [&str; 8] = [
+const SCENES: [&str; 10] = [
     "double click",
     "flapping provider",
     "open circuit",
+    "timeout",
     "lost response",
     "slow provider",
     "kill -9 in mid-charge",
     "herd on one key",
+    "many shops, one key",
     "two processes",
 ];
 
 /// Those that rest on a provider that deduplicates, and what it charges if it does not.
-const RESTING_ON_THE_PROVIDER: [(&str, usize); 2] =
-    [("lost response", 4), ("kill -9 in mid-charge", 2)];
+const RESTING_ON_THE_PROVIDER: [(&str, usize); 3] = [
+    ("timeout", 2),
+    ("lost response", 4),
+    ("kill -9 in mid-charge", 2),
+];
 
 /// How many orders a scene has, each of which is a charge.
 fn orders(scene: &str) -> usize {
-    if scene == "open circuit" { 12 } else { 1 }
+    match scene {
+        "open circuit" => 12,
+        "many shops, one key" => 3,
+        _ => 1,
+    }
 }
 
 /// A demo that was played to its end.
@@ -77,19 +86,41 @@ impl Played {
         after.split("\n\n").next().unwrap()
     }
 
-    fn row(&self, scene: &str) -> (usize, usize, usize, &str) {
+    fn row(&self, scene: &str) -> Row<'_> {
         let (_, summary) = self.stdout.split_once("\n-----").unwrap();
-        row(summary, scene)
+        Row::new(summary, scene)
     }
 }
 
-/// The requests sent, the charges expected, the charges in the ledger and the result.
-fn row<'a>(summary: &'a str, scene: &str) -> (usize, usize, usize, &'a str) {
-    let line = summary.lines().find(|line| line.starts_with(scene));
-    let mut words = line.expect(scene).split_whitespace().rev();
-    let result = words.next().unwrap();
-    let [charged, expected, sent] = [(); 3].map(|()| words.next().unwrap().parse().unwrap());
-    (sent, expected, charged, result)
+/// A line of the summary.
+struct Row<'a> {
+    sent: usize,
+    calls: usize,
+    charged: usize,
+    expected: usize,
+    result: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn new(summary: &'a str, scene: &str) -> Self {
+        let line = summary.lines().find(|line| line.starts_with(scene));
+        let mut words = line.expect(scene).split_whitespace().rev();
+        let result = words.next().unwrap();
+        let (charged, expected) = words.next().unwrap().split_once('/').unwrap();
+        let [calls, sent] = [(); 2].map(|()| words.next().unwrap().parse().unwrap());
+        Self {
+            sent,
+            calls,
+            charged: charged.parse().unwrap(),
+            expected: expected.parse().unwrap(),
+            result,
+        }
+    }
+
+    /// The charges in the ledger, those that were promised, and the result.
+    fn verdict(&self) -> (usize, usize, &'a str) {
+        (self.charged, self.expected, self.result)
+    }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -112,12 +143,13 @@ fn every_promise_is_kept_and_no_file_is_left() {
     assert_eq!(KEPT.code, Some(0), "{}{}", KEPT.stdout, KEPT.stderr);
     for scene in SCENES {
         assert!(KEPT.scene(scene).ends_with("\n   kept"), "{}", KEPT.stdout);
-        let (_, expected, charged, result) = KEPT.row(scene);
         let orders = orders(scene);
-        assert_eq!((expected, charged, result), (orders, orders, "kept"));
+        assert_eq!(KEPT.row(scene).verdict(), (orders, orders, "kept"));
+        let shown = format!("for {} call", KEPT.row(scene).calls);
+        assert!(KEPT.scene(scene).contains(&shown), "{}", KEPT.scene(scene));
     }
     assert!(!KEPT.stdout.contains("BROKEN"), "{}", KEPT.stdout);
-    assert!(KEPT.stdout.contains("\n8 promises kept, in "));
+    assert!(KEPT.stdout.contains("\n10 promises kept, in "));
     assert_eq!(KEPT.stderr, "");
 }
 
@@ -150,6 +182,15 @@ fn each_scene_shows_what_it_is_about() {
             ],
         ),
         (
+            "timeout",
+            &[
+                "waits 600ms",
+                "reason=\"elapsed\"",
+                "201, Idempotent-Replayed: false",
+                "2 calls",
+            ],
+        ),
+        (
             "lost response",
             &["503 provider-unavailable, Retry-After: 1", "4 calls"],
         ),
@@ -159,6 +200,18 @@ fn each_scene_shows_what_it_is_about() {
         ),
         ("kill -9 in mid-charge", &["SIGKILL", "2 calls"]),
         ("herd on one key", &["100 times 201", "the same", "1 call "]),
+        (
+            "many shops, one key",
+            &[
+                "amount 910, as sk_shop_a",
+                "8 times 201",
+                "amount 920, as sk_shop_b",
+                "8 times 201",
+                "amount 930, as sk_shop_c",
+                "8 times 201",
+                "3 charges, for 3 calls",
+            ],
+        ),
         (
             "two processes",
             &[
@@ -181,8 +234,8 @@ fn each_scene_shows_what_it_is_about() {
         let (_, last) = KEPT.scene(scene).split_once("\n   latecomer ").unwrap();
         assert!(last.contains("201, Idempotent-Replayed: true"), "{last}");
     }
-    assert!(KEPT.row("herd on one key").0 > 100);
-    assert!(KEPT.row("lost response").0 >= 2);
+    assert!(KEPT.row("herd on one key").sent > 100);
+    assert!(KEPT.row("lost response").sent >= 2);
 }
 
 #[test]
@@ -211,11 +264,9 @@ fn the_transcript_of_the_readme_happens() {
     }
     for scene in SCENES {
         // How many requests a crowd needs is not for the README to say.
-        let (_, expected, charged, result) = row(summary, scene);
-        assert_eq!(
-            KEPT.row(scene),
-            (KEPT.row(scene).0, expected, charged, result)
-        );
+        let (played, shown) = (KEPT.row(scene), Row::new(summary, scene));
+        assert_eq!(played.verdict(), shown.verdict(), "{scene}");
+        assert_eq!(played.calls, shown.calls, "{scene}");
     }
 }
 
@@ -227,33 +278,29 @@ fn a_provider_that_does_not_deduplicate_is_found_out() {
 
     assert_eq!(played.code, Some(1), "{}", played.stdout);
     for scene in SCENES {
-        let (_, expected, charged, result) = played.row(scene);
+        let verdict = played.row(scene).verdict();
         let resting = RESTING_ON_THE_PROVIDER
             .iter()
             .find(|(name, _)| *name == scene);
         if let Some((_, charges)) = resting {
-            assert_eq!(
-                (expected, charged, result),
-                (1, *charges, "BROKEN"),
-                "{scene}"
-            );
+            assert_eq!(verdict, (*charges, 1, "BROKEN"), "{scene}");
             let broken =
                 format!("BROKEN      the ledger shows {charges} charges, and 1 was promised");
             assert!(played.scene(scene).contains(&broken), "{}", played.stdout);
         } else {
             let orders = orders(scene);
-            assert_eq!((expected, charged, result), (orders, orders, "kept"));
+            assert_eq!(verdict, (orders, orders, "kept"), "{scene}");
         }
     }
-    assert!(played.stdout.contains("2 of 8 promises broken"));
-    assert!(played.stderr.contains("2 promises broken"));
+    assert!(played.stdout.contains("3 of 10 promises broken"));
+    assert!(played.stderr.contains("3 promises broken"));
 
     let left = files(folder.path());
     let [kept] = &*left else {
         panic!("{left:?}");
     };
     assert!(played.stdout.matches(kept.to_str().unwrap()).count() > 1);
-    let log = fs::read_to_string(kept.join("scene-6/api-restarted.log")).unwrap();
+    let log = fs::read_to_string(kept.join("scene-7/api-restarted.log")).unwrap();
     let charged = log.find("charged").expect(&log);
     let asked_to_end = log.find("stopping: finishing what is in flight");
     assert!(asked_to_end.is_some_and(|at| at > charged), "{log}");

@@ -355,3 +355,57 @@ async fn the_provider_keeps_its_own_promises() {
         "two calls at once are one charge"
     );
 }
+
+/// A provider that is down reads nothing, and says nothing of when it is back.
+#[tokio::test]
+async fn a_fault_of_the_provider_acts_before_anything_is_looked_at() {
+    let folder = tempdir().unwrap();
+    let program = Program::provider(folder.path()).await;
+    let provider = Provider::new(program.provider_url());
+    let state = provider.faults(&json!({"mode": "down"})).await;
+    assert_eq!(
+        state,
+        json!({"mode": "down", "latency_ms": 0, "rate": 0.0, "count": 0, "dedupe": true})
+    );
+    let charges = Client::new(program.provider_url());
+    let post = |body: &'static str| charges.send(charges.bare("POST", "/charges").body(body));
+
+    for body in ["", "{", r#"{"amount": 5, "currency": "usd"}"#] {
+        let down = post(body).await.unwrap();
+        assert_eq!(down.status, 503, "{body}");
+        assert_eq!(down.header("retry-after"), None, "{body}");
+    }
+    provider.faults(&json!({})).await;
+    let up = post("{").await.unwrap();
+
+    assert_eq!(up.status, 400, "an empty object switches the fault off");
+    let ledger = provider.ledger().await;
+    assert_eq!((ledger.charges, ledger.calls), (vec![], 4));
+}
+
+#[tokio::test]
+async fn a_slow_provider_has_charged_before_it_answers_and_without_its_caller() {
+    let folder = tempdir().unwrap();
+    let program = Program::provider(folder.path()).await;
+    let provider = Provider::new(program.provider_url());
+    let slow = json!({"mode": "slow", "latency_ms": 60_000});
+    provider.faults(&slow).await;
+
+    let address = program.provider_url().strip_prefix("http://").unwrap();
+    let mut caller = TcpStream::connect(address).unwrap();
+    write!(
+        caller,
+        "POST /charges HTTP/1.1\r\nhost: provider\r\nidempotency-key: k\r\ncontent-length: 32\r\n\r\n\
+         {{\"amount\": 5, \"currency\": \"usd\"}}"
+    )
+    .unwrap();
+    provider.called(1).await;
+    drop(caller);
+
+    let charges = provider.ledger().await.charges;
+    assert_eq!(charges.len(), 1);
+    provider.faults(&json!({})).await;
+    let (status, found) = provider.charge(Some("k"), &of_amount(5)).await.unwrap();
+    assert_eq!((status, &found["id"]), (201, &json!(charges[0].id)));
+    assert_eq!(found["at"], charges[0].at);
+}

@@ -1,6 +1,6 @@
 //! The app without a process: `payments::app` and a provider in the test.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use payments::{
     database::Database,
     provider::{self, Provider},
     provider_client::ProviderClient,
+    telemetry::Metrics,
 };
 use reqwest::Url;
 use serde_json::Value;
@@ -27,6 +28,9 @@ const ONE_ATTEMPT: ProviderLimits = ProviderLimits {
     breaker_open: Duration::from_secs(30),
     breaker_successes: 3,
 };
+
+/// A process has one recorder, whatever runs in it.
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::install().unwrap());
 
 struct Stage {
     app: payments::App,
@@ -67,6 +71,7 @@ pub(crate) async fn stage_of(provider: &Url) -> (payments::App, payments::App) {
             charges: charges.clone(),
             provider: ProviderClient::new(provider, ONE_ATTEMPT).unwrap(),
             lease: Duration::from_secs(60),
+            metrics: METRICS.clone(),
         };
         payments::app(deps).unwrap()
     };

@@ -182,7 +182,7 @@ impl Drop for Program {
 /// A command that knows nothing of the environment of this test.
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(executable());
-    command.current_dir(folder);
+    command.current_dir(folder).env_remove("RUST_LOG");
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PAYMENTS_") {
             command.env_remove(name);

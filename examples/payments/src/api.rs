@@ -10,14 +10,12 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Serialize;
 use steadfast::{
     idempotency::{IdempotencyLayer, Operation},
     store::DynStore,
 };
-use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
-use tracing::Level;
 
 use crate::{
     account::{Account, authenticate},
@@ -25,6 +23,7 @@ use crate::{
     problem::Problem,
     provider_client::{ProviderClient, ProviderError},
     request::ChargeRequest,
+    telemetry::{Metrics, observe},
 };
 
 /// What the handlers share.
@@ -32,6 +31,7 @@ use crate::{
 pub(crate) struct Api {
     pub(crate) charges: Charges,
     pub(crate) provider: ProviderClient,
+    pub(crate) metrics: Metrics,
 }
 
 /// `idempotency` covers the one route that has effects. As a route layer it claims nothing for a 404 or 405, and it stands inside
@@ -43,16 +43,11 @@ pub(crate) fn routes(api: Arc<Api>, idempotency: IdempotencyLayer<DynStore>) -> 
         .route("/v1/charges/{id}", get(show))
         .route_layer(middleware::from_fn(authenticate))
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
-                .on_response(DefaultOnResponse::new().level(Level::INFO))
-                // Whoever answers with a failure knows why, and has logged it.
-                .on_failure(()),
-        )
+        .layer(middleware::from_fn(observe))
 }
 
 /// Runs once for each operation, and again if nobody knows how the last execution ended, or after the record's retention. What
@@ -161,6 +156,12 @@ async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
         status: "ok",
         breaker: api.provider.circuit().as_str(),
     })
+}
+
+/// For a scraper: without a key, as the health check, since it tells of no account and of no charge.
+async fn metrics(State(api): State<Arc<Api>>) -> ([(HeaderName, &'static str); 1], String) {
+    let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4");
+    ([content_type], api.metrics.render())
 }
 
 async fn not_found() -> Problem {

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use reqwest::Url;
 
 /// A payments API that charges once, whatever the client, the network or the process does.
@@ -32,6 +32,17 @@ impl Command {
             .command
             .or_else(|| Cli::parse_from(["payments", "serve"]).command)
             .expect("the arguments name a command")
+    }
+
+    /// How its log is written.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        let log = match self {
+            Self::Serve(config) => config.log,
+            Self::Provider(config) => config.log,
+            Self::Demo(config) => config.log,
+        };
+        log.log_format
     }
 }
 
@@ -71,6 +82,10 @@ pub struct ServeConfig {
     #[arg(long, env = "PAYMENTS_LEASE", value_name = "DURATION")]
     #[arg(default_value = "5s", value_parser = positive_duration)]
     pub lease: Duration,
+
+    /// What operators read.
+    #[command(flatten)]
+    pub log: LogConfig,
 
     /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
     #[arg(long, hide = true)]
@@ -114,6 +129,10 @@ pub struct ProviderConfig {
     #[arg(default_value = "127.0.0.1:3001")]
     pub listen: String,
 
+    /// What operators read.
+    #[command(flatten)]
+    pub log: LogConfig,
+
     /// End at once, as if killed, when stdin closes: for a parent that leaves nothing behind, however it ends
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
@@ -135,6 +154,28 @@ pub struct DemoConfig {
     /// Let the provider forget its keys, which no layer in front of it can repair: promises break, and the demo exits 1
     #[arg(long)]
     pub without_dedupe: bool,
+
+    /// What operators read.
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// How the log is written. `RUST_LOG` says what is in it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LogConfig {
+    /// How the log is written to stderr: for people, or one JSON object a line
+    #[arg(long, env = "PAYMENTS_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// Where a Postgres database is.

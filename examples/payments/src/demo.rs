@@ -167,6 +167,7 @@ impl Demo<'_> {
             scene: scene.name,
             promise: scene.promise,
             sent: sent.len(),
+            calls: ledger.calls,
             expected: scene.charges,
             charged: ledger.charges.len(),
             kept: broken.is_empty(),

@@ -17,6 +17,7 @@ mod request;
 pub mod serve;
 mod server;
 mod shutdown;
+pub mod telemetry;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,9 @@ use steadfast::{
     store::DynStore,
 };
 
-use crate::{account::Account, charges::Charges, provider_client::ProviderClient};
+use crate::{
+    account::Account, charges::Charges, provider_client::ProviderClient, telemetry::Metrics,
+};
 
 /// What the API works with.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Deps {
     pub provider: ProviderClient,
     /// How long an operation stays untouched after the death of its process.
     pub lease: Duration,
+    /// What the whole process counts.
+    pub metrics: Metrics,
 }
 
 /// The API, ready to be served.
@@ -71,6 +76,7 @@ pub fn app(deps: Deps) -> Result<App, ConfigError> {
     let state = Arc::new(api::Api {
         charges: deps.charges,
         provider: deps.provider,
+        metrics: deps.metrics,
     });
     Ok(App {
         router: api::routes(state, idempotency),

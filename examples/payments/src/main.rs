@@ -2,27 +2,14 @@
 //!
 //! Reads the configuration and runs what it names; see the crate's README.
 
-use std::{
-    error::Error,
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{error::Error, process::ExitCode};
 
-use payments::config::Command;
-use tracing_subscriber::EnvFilter;
-
-/// Where `RUST_LOG` says nothing. Postgres would tell at each start that the tables are there.
-const LOG_FILTER: &str = "info,sqlx::postgres::notice=warn";
+use payments::{config::Command, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Command::from_arguments();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+    telemetry::install_logs(command.log_format());
 
     let ended = match command {
         Command::Serve(config) => payments::serve::serve(*config).await,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use steadfast::{
     circuit_breaker::{BreakerConfig, CircuitBreaker, CircuitBreakerLayer, Rejected, State},
+    client_metrics::ClientMetricsLayer,
     http::{LocalRejection, reqwest::ReqwestLayer},
     retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
 };
@@ -24,10 +25,12 @@ const NAME: &str = "card-provider";
 pub struct ProviderClient {
     http: Client,
     /// The same client, which sends again what may be sent again, and nothing while the circuit is open.
-    stack: BoxCloneSyncService<Request, Response, reqwest::Error>,
+    stack: Stack,
     breaker: CircuitBreaker,
     charges: String,
 }
+
+type Stack = BoxCloneSyncService<Request, Response, reqwest::Error>;
 
 /// What the provider says about a charge that it made.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -57,23 +60,12 @@ impl ProviderClient {
             // One layer retries.
             .retry(reqwest::retry::never())
             .build()?;
-        let retry = RetryLayer::http()
-            .with_name(NAME)
-            .with_config(retry_config(&limits))?;
         let breaker = CircuitBreaker::with_config(NAME, breaker_config(&limits))?;
-        let layers = ServiceBuilder::new()
-            // Every call has a key, on which the provider deduplicates: so it may be sent again whatever became of it.
-            .layer(IdempotencyKeyLayer::new())
-            .layer(retry)
-            // Beneath retry it counts each attempt. What it refuses is not an attempt, and ends the retries.
-            .layer(CircuitBreakerLayer::http(breaker.clone()));
-        let stack = ServiceBuilder::new()
-            .layer(ReqwestLayer::new(layers))
-            .service(http.clone());
+        let stack = stack(http.clone(), &limits, breaker.clone())?;
         let base = provider.as_str().trim_end_matches('/');
         Ok(Self {
             http,
-            stack: BoxCloneSyncService::new(stack),
+            stack,
             breaker,
             charges: format!("{base}/charges"),
         })
@@ -140,6 +132,28 @@ impl ProviderClient {
         }
         Err(refusal(status, &body))
     }
+}
+
+/// The client beneath its layers, the outermost first.
+fn stack(
+    http: Client,
+    limits: &ProviderLimits,
+    breaker: CircuitBreaker,
+) -> Result<Stack, Box<dyn Error + Send + Sync>> {
+    let retry = RetryLayer::http()
+        .with_name(NAME)
+        .with_config(retry_config(limits))?;
+    let layers = ServiceBuilder::new()
+        // Every call has a key, on which the provider deduplicates: so it may be sent again whatever became of it.
+        .layer(IdempotencyKeyLayer::new())
+        .layer(retry)
+        // Beneath retry it counts each attempt. What it refuses is not an attempt, and ends the retries.
+        .layer(CircuitBreakerLayer::http(breaker))
+        .layer(ClientMetricsLayer::new());
+    let stack = ServiceBuilder::new()
+        .layer(ReqwestLayer::new(layers))
+        .service(http);
+    Ok(BoxCloneSyncService::new(stack))
 }
 
 fn retry_config(limits: &ProviderLimits) -> RetryConfig {

@@ -23,6 +23,7 @@ use crate::{
     provider_client::ProviderClient,
     server,
     shutdown::Signals,
+    telemetry::Metrics,
 };
 
 /// What everything in flight may take after a signal. Kubernetes kills 30 s after SIGTERM, and the database is closed in between.
@@ -44,6 +45,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
     if config.end_with_stdin {
         lifeline::end_with_stdin()?;
     }
+    // Before there is a layer, whose metrics would go nowhere.
+    let metrics = Metrics::install()?;
     let signals = install_signals()?;
     let (listener, api) = bind(&config.listen).await?;
     let (built_in, provider) = match config.provider_url {
@@ -61,6 +64,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
         charges: database.charges.clone(),
         provider: client,
         lease: config.lease,
+        metrics: metrics.clone(),
     })
     .map_err(|error| Failure::because("failed to set up idempotency", error))?;
 
@@ -71,9 +75,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), Failure> {
     }
     let reaper = Reaper::new(database.store.clone(), ReaperConfig::default());
     let reaping = tokio::spawn(reaper.run());
+    let upkeep = tokio::spawn(metrics.keep_up());
     announce(&serve_lines(&api, &provider));
     let drained = serve_api(listener, app, signals).await;
     reaping.abort();
+    upkeep.abort();
     database.close().await;
     drained
 }

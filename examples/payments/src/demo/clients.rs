@@ -19,22 +19,60 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a client waits for where nobody says when to come back: after a lost connection.
 const PACE: Duration = Duration::from_millis(50);
 
+/// The API key of every client that is not another shop's.
+const SHOP: &str = "sk_demo";
+
 /// What a client wants to pay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
+    /// The API key of the shop that it is a client of.
+    shop: &'static str,
     /// Its `Idempotency-Key`.
     pub(super) key: &'static str,
     /// In minor units.
     pub(super) amount: i64,
 }
 
+impl Order {
+    /// An order at the shop that most clients buy from.
+    pub(super) const fn new(key: &'static str, amount: i64) -> Self {
+        Self {
+            shop: SHOP,
+            key,
+            amount,
+        }
+    }
+
+    /// The same at the shop with this API key, which makes it another order.
+    pub(super) const fn at(self, shop: &'static str) -> Self {
+        Self { shop, ..self }
+    }
+
+    /// What tells it from other orders, in words.
+    pub(super) fn name(self) -> String {
+        match self.shop {
+            SHOP => self.key.to_owned(),
+            shop => format!("{} of {shop}", self.key),
+        }
+    }
+
+    fn is(self, other: Self) -> bool {
+        (self.shop, self.key) == (other.shop, other.key)
+    }
+}
+
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, amount } = self;
+        let Self { shop, key, amount } = self;
         write!(
             f,
             "POST /v1/charges, Idempotency-Key: {key}, amount {amount}"
-        )
+        )?;
+        if *shop == SHOP {
+            Ok(())
+        } else {
+            write!(f, ", as {shop}")
+        }
     }
 }
 
@@ -74,7 +112,7 @@ impl Clients {
         let request = self
             .http
             .post(format!("{api}/v1/charges"))
-            .bearer_auth("sk_demo")
+            .bearer_auth(order.shop)
             .header("idempotency-key", order.key)
             .json(&json!({"amount": order.amount, "currency": "eur"}));
         let answer = async {
@@ -123,6 +161,13 @@ impl Clients {
         answered.await.map_err(failed)
     }
 
+    /// Every request for this order so far.
+    pub(super) fn sent_for(&self, order: Order) -> Vec<Sent> {
+        let mut sent = self.sent();
+        sent.retain(|sent| sent.order.is(order));
+        sent
+    }
+
     /// Every request so far, in the order of sending.
     pub(super) fn sent(&self) -> Vec<Sent> {
         self.book().clone()
@@ -132,7 +177,7 @@ impl Clients {
         let mut book = self.book();
         let settled = book
             .iter()
-            .filter(|sent| sent.order.key == order.key)
+            .filter(|sent| sent.order.is(order))
             .filter_map(|sent| sent.answer.as_ref())
             .any(|answer| answer.is_charged() && answer.promised);
         book.push(Sent {

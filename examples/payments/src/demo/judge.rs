@@ -30,20 +30,20 @@ pub(super) fn judge(scene: &Scene, sent: &[Sent], ledger: &Ledger) -> Vec<String
         ));
     }
 
-    let mut by_key: BTreeMap<&str, Vec<&Sent>> = BTreeMap::new();
+    let mut by_order: BTreeMap<String, Vec<&Sent>> = BTreeMap::new();
     for sent in sent {
-        by_key.entry(sent.order.key).or_default().push(sent);
+        by_order.entry(sent.order.name()).or_default().push(sent);
     }
-    if by_key.len() != scene.charges {
+    if by_order.len() != scene.charges {
         broken.push(format!(
             "clients asked for {}, and {} was to be charged",
-            count(by_key.len(), "order"),
+            count(by_order.len(), "order"),
             scene.charges
         ));
     }
-    judge_pairs(&by_key, &mut broken);
-    for sent in by_key.into_values() {
-        judge_order(&sent, ledger, &mut broken);
+    judge_pairs(&by_order, &mut broken);
+    for (name, sent) in by_order {
+        judge_order(&name, &sent, ledger, &mut broken);
     }
     broken
 }
@@ -76,16 +76,16 @@ pub(super) fn judge_refusals(answers: &[Option<Answer>], before: u64, after: u64
 }
 
 /// No charge is that of two orders. With as many charges in the ledger as there are orders, each order has one.
-fn judge_pairs(by_key: &BTreeMap<&str, Vec<&Sent>>, broken: &mut Vec<String>) {
+fn judge_pairs(by_order: &BTreeMap<String, Vec<&Sent>>, broken: &mut Vec<String>) {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
-    for (key, sent) in by_key {
+    for (name, sent) in by_order {
         let answers = sent.iter().filter_map(|sent| sent.answer.as_ref());
         let told = answers.filter(|answer| answer.is_charged());
         let Some(charged) = told.filter_map(Answer::charged).next() else {
             continue;
         };
-        if let Some(owner) = owners.insert(charged.provider_id, key) {
-            broken.push(format!("{owner} and {key} were told to be one charge"));
+        if let Some(owner) = owners.insert(charged.provider_id, name) {
+            broken.push(format!("{owner} and {name} were told to be one charge"));
         }
     }
 }
@@ -102,35 +102,34 @@ fn allowed_calls(scene: &Scene, sent: &[Sent], ledger: &Ledger) -> u64 {
     ledger.calls.clamp(scene.calls, most)
 }
 
-/// Judges the requests of one key, of which there is at least one.
-fn judge_order(sent: &[&Sent], ledger: &Ledger, broken: &mut Vec<String>) {
+/// Judges the requests for one order, of which there is at least one.
+fn judge_order(name: &str, sent: &[&Sent], ledger: &Ledger, broken: &mut Vec<String>) {
     let order = sent[0].order;
-    let key = order.key;
     let answers = sent.iter().filter_map(|sent| sent.answer.as_ref());
     let (charged, others): (Vec<&Answer>, Vec<&Answer>) =
         answers.partition(|answer| answer.is_charged());
     let Some(first) = charged.first() else {
-        broken.push(format!("nobody was told that {key} is charged"));
+        broken.push(format!("nobody was told that {name} is charged"));
         return;
     };
     if charged.iter().any(|answer| answer.body != first.body) {
-        broken.push(format!("clients were told different charges for {key}"));
+        broken.push(format!("clients were told different charges for {name}"));
     }
     if let Some(wrong) = charged
         .iter()
         .find(|answer| !is_in_ledger(answer, order, ledger))
     {
         broken.push(format!(
-            "a client was told a charge for {key} that is not in the ledger: {wrong}"
+            "a client was told a charge for {name} that is not in the ledger: {wrong}"
         ));
     }
     if let Some(wrong) = others
         .iter()
         .find(|answer| !answer.may_pass() || answer.retry_after.is_none())
     {
-        broken.push(format!("a client of {key} was told {wrong}"));
+        broken.push(format!("a client of {name} was told {wrong}"));
     }
-    judge_executions(sent, &charged, broken);
+    judge_executions(name, sent, &charged, broken);
 }
 
 fn is_in_ledger(answer: &Answer, order: Order, ledger: &Ledger) -> bool {
@@ -145,8 +144,7 @@ fn is_in_ledger(answer: &Answer, order: Order, ledger: &Ledger) -> bool {
 
 /// One execution gives the answer, to one client; everybody else is given that answer again. The client of the execution may have
 /// left; and the layer does not promise to give an answer again that says `Idempotent-Stored: false`.
-fn judge_executions(sent: &[&Sent], charged: &[&Answer], broken: &mut Vec<String>) {
-    let Order { key, .. } = sent[0].order;
+fn judge_executions(name: &str, sent: &[&Sent], charged: &[&Answer], broken: &mut Vec<String>) {
     let executed = |answer: &Answer| answer.replayed != Some(true);
     let promised = charged
         .iter()
@@ -154,13 +152,13 @@ fn judge_executions(sent: &[&Sent], charged: &[&Answer], broken: &mut Vec<String
         .count();
     if promised > 1 {
         broken.push(format!(
-            "{key} was executed again: {promised} clients got a 201 that is no replay, and one was promised"
+            "{name} was executed again: {promised} clients got a 201 that is no replay, and one was promised"
         ));
     }
     let all_answered = sent.iter().all(|sent| sent.answer.is_some());
     if all_answered && !charged.iter().any(|answer| executed(answer)) {
         broken.push(format!(
-            "every 201 for {key} is a replay, and no client got what is replayed"
+            "every 201 for {name} is a replay, and no client got what is replayed"
         ));
     }
     let forgotten = sent
@@ -170,7 +168,7 @@ fn judge_executions(sent: &[&Sent], charged: &[&Answer], broken: &mut Vec<String
         .find(|answer| answer.is_charged() && executed(answer));
     if let Some(answer) = forgotten {
         broken.push(format!(
-            "the answer for {key} was not given again to a client that came after it: {answer}"
+            "the answer for {name} was not given again to a client that came after it: {answer}"
         ));
     }
 }

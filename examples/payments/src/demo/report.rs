@@ -34,6 +34,8 @@ pub(super) struct Row {
     pub(super) promise: &'static str,
     /// Requests that clients sent.
     pub(super) sent: usize,
+    /// How often the provider was called.
+    pub(super) calls: u64,
     /// Charges that were promised.
     pub(super) expected: usize,
     /// Charges in the provider's ledger.
@@ -95,19 +97,20 @@ impl Report {
         let promise = width(|row| row.promise, "promise".len());
 
         let mut table = format!(
-            "{:scene$}  {:promise$}  requests   charges    charges\n\
-             {:scene$}  {:promise$}      sent  expected  in ledger  result\n",
+            "{:scene$}  {:promise$}  requests  provider   charges\n\
+             {:scene$}  {:promise$}      sent     calls  made/due  result\n",
             "", "", "scene", "promise"
         );
-        table.push_str(&format!("{:-<1$}\n", "", scene + promise + 41));
+        table.push_str(&format!("{:-<1$}\n", "", scene + promise + 40));
         for row in rows {
             let result = match row.kept {
                 true => self.painted(Look::Kept, "kept"),
                 false => self.painted(Look::Broken, "BROKEN"),
             };
+            let charges = format!("{}/{}", row.charged, row.expected);
             table.push_str(&format!(
-                "{:scene$}  {:promise$}  {:>8}  {:>8}  {:>9}  {result}\n",
-                row.scene, row.promise, row.sent, row.expected, row.charged
+                "{:scene$}  {:promise$}  {:>8}  {:>8}  {charges:>8}  {result}\n",
+                row.scene, row.promise, row.sent, row.calls
             ));
         }
         table
@@ -172,6 +175,7 @@ mod tests {
                 scene: scene.name,
                 promise: scene.promise,
                 sent: 12_345,
+                calls: 1234,
                 expected: scene.charges,
                 charged: 2,
                 kept: scene.charges == 2,
@@ -188,7 +192,8 @@ mod tests {
         let result = lines[1].find("result").unwrap();
         for line in &lines[3..] {
             assert!(line[result..].starts_with("BROKEN"), "{line}");
-            assert!(line[..result].ends_with("         2  "), "{line}");
+            assert!(line[..result].contains("    1234  "), "{line}");
+            assert!(line[..result].trim_end().contains(" 2/"), "{line}");
         }
         assert!(
             lines.iter().all(|line| line.chars().count() <= WIDTH),

@@ -5,8 +5,10 @@ mod flapping_provider;
 mod herd;
 mod killed_in_mid_charge;
 mod lost_response;
+mod many_shops;
 mod open_circuit;
 mod slow_provider;
+mod timeout;
 mod two_processes;
 
 use std::{collections::HashSet, pin::Pin, time::Duration};
@@ -21,14 +23,16 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) const SCENES: [Scene; 8] = [
+pub(super) const SCENES: [Scene; 10] = [
     double_click::SCENE,
     flapping_provider::SCENE,
     open_circuit::SCENE,
+    timeout::SCENE,
     lost_response::SCENE,
     slow_provider::SCENE,
     killed_in_mid_charge::SCENE,
     herd::SCENE,
+    many_shops::SCENE,
     two_processes::SCENE,
 ];
 
@@ -90,8 +94,8 @@ async fn crowd(
     Ok(told)
 }
 
-/// Says what a crowd was told, and notes who was left without its charge.
-fn tell_crowd(stage: &mut Stage, told: &[Told]) -> Result<(), Failure> {
+/// Says what a crowd with one order was told, and notes who was left without its charge.
+fn tell_crowd(stage: &mut Stage, order: Order, told: &[Told]) -> Result<(), Failure> {
     let charged: Vec<&Answer> = told
         .iter()
         .filter_map(|told| told.answer.as_ref())
@@ -99,7 +103,7 @@ fn tell_crowd(stage: &mut Stage, told: &[Told]) -> Result<(), Failure> {
         .collect();
     let replayed = |answer: &&&Answer| answer.replayed == Some(true);
     let (replays, all) = (charged.iter().filter(replayed).count(), charged.len());
-    let sent = stage.clients.sent();
+    let sent = stage.clients.sent_for(order);
     let pending = sent
         .iter()
         .filter_map(|sent| sent.answer.as_ref())

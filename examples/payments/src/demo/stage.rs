@@ -12,7 +12,7 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// Longer than anything here takes: no scene is about a provider that is given up.
+/// Longer than anything here takes: only the scene of a timeout is about an attempt that is given up.
 const PROVIDER_TIMEOUT: &str = "120s";
 
 /// A provider with an empty ledger, clients whose every answer is written down, and a store for APIs to be started on.
@@ -93,11 +93,12 @@ impl Stage {
             self.bank.address(),
             "--provider-attempts",
             &attempts,
-            "--provider-timeout",
-            PROVIDER_TIMEOUT,
             "--lease",
             &lease,
         ];
+        if !more.contains(&"--provider-timeout") {
+            arguments.extend(["--provider-timeout", PROVIDER_TIMEOUT]);
+        }
         arguments.extend(more);
         let start = Start {
             name,

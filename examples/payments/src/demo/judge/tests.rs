@@ -3,10 +3,7 @@ mod forgetful;
 use super::*;
 use crate::demo::{answer::tests::answer, bank::Entry};
 
-const ORDER: Order = Order {
-    key: "order-1",
-    amount: 5,
-};
+const ORDER: Order = Order::new("order-1", 5);
 
 const SCENE: Scene = Scene {
     name: "test",
@@ -197,11 +194,12 @@ fn each_order_has_a_charge_of_its_own() {
         calls: 2,
         ..SCENE
     };
-    let of = |key, provider_id| Sent {
-        order: Order { key, ..ORDER },
+    let sent = |order, provider_id| Sent {
+        order,
         settled: false,
         answer: Some(charged("false", provider_id, ORDER.amount)),
     };
+    let of = |key, provider_id| sent(Order::new(key, ORDER.amount), provider_id);
     let ledger = ledger(&["pr_1", "pr_2"], 2);
 
     let kept = [of("order-1", "pr_1"), of("order-2", "pr_2")];
@@ -209,6 +207,13 @@ fn each_order_has_a_charge_of_its_own() {
     let shared = [of("order-1", "pr_1"), of("order-2", "pr_1")];
     assert_names(
         "order-1 and order-2 were told to be one charge",
+        &judge(&scene, &shared, &ledger),
+    );
+    let one_key = [sent(ORDER, "pr_1"), sent(ORDER.at("sk_b"), "pr_2")];
+    assert_eq!(judge(&scene, &one_key, &ledger), [""; 0]);
+    let shared = [sent(ORDER, "pr_1"), sent(ORDER.at("sk_b"), "pr_1")];
+    assert_names(
+        "order-1 and order-1 of sk_b were told to be one charge",
         &judge(&scene, &shared, &ledger),
     );
     // Charged twice.

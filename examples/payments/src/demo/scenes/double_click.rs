@@ -9,10 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "double click",
     promise: "two clicks at once are one charge",
-    order: Order {
-        key: "order-1",
-        amount: 4200,
-    },
+    order: Order::new("order-1", 4200),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },

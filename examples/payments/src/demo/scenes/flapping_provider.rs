@@ -9,10 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "flapping provider",
     promise: "no client sees a fault that passes",
-    order: Order {
-        key: "order-2",
-        amount: 1900,
-    },
+    order: Order::new("order-2", 1900),
     charges: 1,
     calls: ATTEMPTS,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },

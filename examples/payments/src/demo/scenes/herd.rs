@@ -9,10 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "herd on one key",
     promise: "100 clients at once get one answer",
-    order: Order {
-        key: "order-7",
-        amount: 700,
-    },
+    order: Order::new("order-8", 700),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
@@ -33,6 +30,6 @@ async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
     )?;
     let told = crowd(&stage.clients, CLIENTS, &[api.address()], order).await?;
 
-    tell_crowd(stage, &told)?;
+    tell_crowd(stage, order, &told)?;
     Ok(vec![api])
 }

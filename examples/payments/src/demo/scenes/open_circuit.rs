@@ -36,23 +36,19 @@ const REFUSAL: &str = "the provider is left alone";
 /// The calls of the first two are those that fail; the others are refused.
 const FAILING: usize = 2;
 const ORDERS: [Order; 12] = [
-    order("order-3a", 1100),
-    order("order-3b", 1200),
-    order("order-3c", 1300),
-    order("order-3d", 1400),
-    order("order-3e", 1500),
-    order("order-3f", 1600),
-    order("order-3g", 1700),
-    order("order-3h", 1800),
-    order("order-3i", 1900),
-    order("order-3j", 2000),
-    order("order-3k", 2100),
-    order("order-3l", 2200),
+    Order::new("order-3a", 1100),
+    Order::new("order-3b", 1200),
+    Order::new("order-3c", 1300),
+    Order::new("order-3d", 1400),
+    Order::new("order-3e", 1500),
+    Order::new("order-3f", 1600),
+    Order::new("order-3g", 1700),
+    Order::new("order-3h", 1800),
+    Order::new("order-3i", 1900),
+    Order::new("order-3j", 2000),
+    Order::new("order-3k", 2100),
+    Order::new("order-3l", 2200),
 ];
-
-const fn order(key: &'static str, amount: i64) -> Order {
-    Order { key, amount }
-}
 
 async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
     let open = humantime::format_duration(OPEN).to_string();

@@ -13,10 +13,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "slow provider",
     promise: "a charge goes on without its client",
-    order: Order {
-        key: "order-5",
-        amount: 2600,
-    },
+    order: Order::new("order-6", 2600),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
@@ -28,9 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
     let order = SCENE.order;
     let api = stage.start_api("api", LEASE).await?;
-    let slow = json!({"mode": "slow", "latency_ms": 1500});
+    let slow = json!({"mode": "slow", "latency_ms": 900});
     stage.bank.set_faults(slow).await?;
-    stage.tell("provider", "charges, and answers 1.5 s later")?;
+    stage.tell("provider", "charges, and answers 900 ms later")?;
 
     let (clients, address) = (stage.clients.clone(), api.address().to_owned());
     let asking = tokio::spawn(async move { clients.ask(&address, order).await });

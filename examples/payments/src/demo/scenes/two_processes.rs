@@ -9,10 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "two processes",
     promise: "two APIs on one store answer as one",
-    order: Order {
-        key: "order-8",
-        amount: 3100,
-    },
+    order: Order::new("order-10", 3100),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
@@ -41,7 +38,7 @@ async fn play(stage: &mut Stage) -> Result<Vec<Process>, Failure> {
     )?;
     let addresses: Vec<&str> = apis.iter().map(Process::address).collect();
     let told = crowd(&stage.clients, CLIENTS, &addresses, order).await?;
-    tell_crowd(stage, &told)?;
+    tell_crowd(stage, order, &told)?;
 
     let executed = told.iter().find_map(|told| {
         let answer = told.answer.as_ref()?;

@@ -19,6 +19,7 @@ use crate::{
     provider::{self, Provider},
     provider_client::ProviderClient,
     server,
+    telemetry::Metrics,
 };
 
 /// The layer stores nothing, and the table of charges and the provider hide it: one charge, one call, one body.
@@ -93,6 +94,7 @@ async fn broken_with(change: impl FnOnce(Layer) -> Layer) -> Vec<String> {
     let api = Api {
         charges,
         provider: ProviderClient::new(&provider.parse().unwrap(), limits).unwrap(),
+        metrics: Metrics::of_nothing(),
     };
     let scope = scope::from_extension(|account: &Account| account.id());
     let layer = change(IdempotencyLayer::at_least_once(store, scope).unwrap());
