@@ -76,7 +76,8 @@ impl CircuitBreaker {
     }
 
     /// Whether a call that comes now would pass, for those who choose between destinations. Nothing is reserved and nothing counted:
-    /// others may come first.
+    /// others may come first. Who asks finds out, as a call does, that probes have been silent for too long, and opens it again: else
+    /// it would stay half-open while all choose others.
     #[must_use]
     pub fn would_admit(&self) -> bool {
         self.shared.would_admit()

@@ -90,15 +90,11 @@ impl Shared {
 
     #[cold]
     fn would_admit_some(&self, state: State) -> bool {
-        match state {
-            State::Open => self.open_left(Instant::now()).is_zero(),
-            State::HalfOpen => {
-                let now = Instant::now().into_std();
-                self.change(|machine| machine.would_admit(now, chance()))
-            }
-            State::ForcedOpen => false,
-            State::Closed | State::Disabled | State::ObserveOnly | _ => true,
+        let now = Instant::now();
+        if state == State::Open {
+            return self.open_left(now).is_zero();
         }
+        self.change(|machine| machine.would_admit(now.into_std(), chance()))
     }
 
     #[inline]

@@ -241,7 +241,7 @@ impl Problem {
     }
 
     fn body(&self, base: &ProblemBase) -> Bytes {
-        // Most fit, so that it is allocated once.
+        // Most fit, so that it need not grow.
         let mut text = Vec::with_capacity(384);
         serde_json::to_writer(
             &mut text,

@@ -37,9 +37,28 @@ pub(crate) enum Next<T> {
 }
 
 /// How an attempt ended.
-enum Ended<X: Exchange> {
+pub(crate) enum Ended<X: Exchange> {
     Finished(ResultOf<X>, Verdict),
     Cut(Limit),
+}
+
+impl<X: Exchange> Ended<X> {
+    /// A layer beneath that was told of the limit, as tonic's `Channel` is, may report it a moment before the layer's own timer: with
+    /// an error or a response that the caller would not take for a time limit. That is a cut too.
+    pub(crate) fn of(exchange: &X, finished: Option<ResultOf<X>>, limit: Option<Limit>) -> Self {
+        let (result, limit) = match (finished, limit) {
+            (Some(result), limit) => (result, limit),
+            (None, Some(limit)) => return Self::Cut(limit),
+            (None, None) => unreachable!("nothing but its limit ends an attempt without a result"),
+        };
+        let verdict = exchange.verdict(&result, limit);
+        match limit {
+            Some(limit) if X::is_cut(&result, verdict) && limit.is_imminent(Instant::now()) => {
+                Self::Cut(limit)
+            }
+            Some(_) | None => Self::Finished(result, verdict),
+        }
+    }
 }
 
 /// Another attempt was granted.
@@ -71,13 +90,8 @@ where
         self.after(Ended::Finished(result, verdict))
     }
 
-    /// The first attempt was no success, or cut by its limit, and is no more.
-    pub(crate) fn after_limited(self, finished: Option<(ResultOf<X>, Verdict)>) -> Next<X::Output> {
-        let ended = self.judge(finished);
-        self.after(ended)
-    }
-
-    fn after(mut self, ended: Ended<X>) -> Next<X::Output> {
+    /// The first attempt is no more.
+    pub(crate) fn after(mut self, ended: Ended<X>) -> Next<X::Output> {
         match self.conclude(&ended) {
             Ok(granted) => Next::Again(Box::pin(self.go_on(ended, granted))),
             Err(stopped_by) => Next::Ended(self.end(ended, stopped_by)),
@@ -130,11 +144,7 @@ where
         let span = signal::attempt_span(previous);
         let attempt = span.in_scope(|| service.call(request));
         let finished = self.finish(attempt).instrument(span).await;
-        let finished = finished.map(|result| {
-            let verdict = self.exchange.verdict(&result, self.limit);
-            (result, verdict)
-        });
-        self.judge(finished)
+        Ended::of(&self.exchange, finished, self.limit)
     }
 
     /// The result of an attempt, unless its limit comes first.
@@ -143,21 +153,6 @@ where
         attempt: AttemptOf<X>,
     ) -> impl Future<Output = Option<ResultOf<X>>> + Send + use<X> {
         until(self.limit.map(|limit| limit.deadline().moment()), attempt)
-    }
-
-    /// A layer beneath that was told of the limit, as tonic's `Channel` is, may report it a moment before the layer's own timer: with
-    /// an error or a response that the caller would not take for a time limit. That is a cut too.
-    fn judge(&self, finished: Option<(ResultOf<X>, Verdict)>) -> Ended<X> {
-        match (finished, self.limit) {
-            (Some((result, verdict)), Some(limit))
-                if X::is_cut(&result, verdict) && limit.is_imminent(Instant::now()) =>
-            {
-                Ended::Cut(limit)
-            }
-            (Some((result, verdict)), _) => Ended::Finished(result, verdict),
-            (None, Some(limit)) => Ended::Cut(limit),
-            (None, None) => unreachable!("nothing but its limit ends an attempt without a result"),
-        }
     }
 
     /// Whether there is another attempt. The order of the questions is that of [`StoppedBy`]; the last one changes something.

@@ -13,11 +13,11 @@ use steadfast_core::verdict::Verdict;
 use steadfast_http::{BoxError, classify::ErrorView};
 use tokio::time::{Instant, Timeout, timeout_at};
 use tower_service::Service;
-use tracing::Span;
+use tracing::{Span, instrument::Instrumented};
 
 use crate::{
     ResponseBody,
-    call::{self, Call, Next, Rest},
+    call::{self, Call, Ended, Next, Rest},
     exchange::{ErrorOf, Exchange, ResponseOf, ResultOf},
     http::HttpExchange,
     limit::{Limit, Times},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 pin_project! {
-    /// What a call waits for. A call that ends with its first attempt needs no box.
+    /// What a call waits for. A call that ends with its first attempt needs no box, but for a limit.
     #[project = StateProj]
     pub(crate) enum State<F, T> {
         /// The one attempt of a layer that makes no other.
@@ -34,33 +34,58 @@ pin_project! {
         ///
         /// To `Again` if there will be another one.
         First { #[pin] attempt: F },
-        /// The first attempt, which a limit may cut.
+        /// The first attempt, which a limit may cut. Boxed, so that others are not larger for its timer.
         ///
-        /// To `Again` if there will be another one, to `Refused` otherwise: what was cut goes on no longer.
+        /// To `Ended` with the attempt, and from there to `Again` if there will be another one.
         Limited { attempt: Pin<Box<Limited<F>>> },
         /// The rest of the call.
         Again { rest: Rest<T> },
         /// Nothing: the deadline had passed before the request could be sent.
         Refused { own: Option<T> },
+        /// Nothing: the attempt is no more.
+        Ended,
     }
 }
 
 pin_project! {
-    /// A first attempt that a limit may cut. Boxed, so that others are not larger for its timer.
+    /// A first attempt that a limit may cut.
     pub(crate) struct Limited<F> {
         #[pin]
-        attempt: Timeout<F>,
+        attempt: Timed<F>,
         times: Times,
         limit: Limit,
     }
 }
 
+pin_project! {
+    /// A timer is of the runtime that polls the call, which may not be there yet when it is made.
+    #[project = TimedProj]
+    enum Timed<F> {
+        Unpolled { attempt: Option<Instrumented<F>> },
+        Polled { #[pin] attempt: Timeout<Instrumented<F>> },
+    }
+}
+
 impl<F: Future> Limited<F> {
-    pub(crate) fn new(attempt: F, times: Times, limit: Limit) -> Self {
+    pub(crate) fn new(attempt: Instrumented<F>, times: Times, limit: Limit) -> Self {
+        let attempt = Some(attempt);
         Self {
-            attempt: timeout_at(limit.deadline().moment(), attempt),
+            attempt: Timed::Unpolled { attempt },
             times,
             limit,
+        }
+    }
+
+    /// The output of the attempt, or `None` if its limit came first.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let mut this = self.project();
+        loop {
+            let attempt = match this.attempt.as_mut().project() {
+                TimedProj::Unpolled { attempt } => attempt.take().expect(COMPLETED),
+                TimedProj::Polled { attempt } => return attempt.poll(cx).map(Result::ok),
+            };
+            let attempt = timeout_at(this.limit.deadline().moment(), attempt);
+            this.attempt.set(Timed::Polled { attempt });
         }
     }
 }
@@ -68,8 +93,9 @@ impl<F: Future> Limited<F> {
 /// What goes with a first attempt.
 pub(crate) struct First<X> {
     exchange: X,
-    /// `None` where the clock was not read, since there cannot be a further attempt.
+    /// `None` where the clock was not read, since there cannot be a further attempt, and where a limit knows it.
     started: Option<Instant>,
+    /// None where the attempt has it.
     span: Span,
 }
 
@@ -115,18 +141,17 @@ impl<F, T> State<F, T> {
                     }
                 }
                 StateProj::Limited { attempt } => {
-                    let span = &first.as_ref().expect(COMPLETED).span;
-                    let limited = attempt.as_mut().project();
-                    let finished = ready!(span.in_scope(|| limited.attempt.poll(cx)));
-                    let (times, limit) = (*limited.times, *limited.limit);
-                    span.in_scope(|| self.set(Self::Refused { own: None }));
-                    match end_limited(first, finished.ok(), times, limit) {
+                    let finished = ready!(attempt.as_mut().poll(cx));
+                    let (times, limit) = (attempt.times, attempt.limit);
+                    self.set(Self::Ended);
+                    match end_limited(first, finished, times, limit) {
                         Next::Ended(output) => return Poll::Ready(output),
                         Next::Again(rest) => rest,
                     }
                 }
                 StateProj::Again { rest } => return rest.as_mut().poll(cx),
                 StateProj::Refused { own } => return Poll::Ready(own.take().expect(COMPLETED)),
+                StateProj::Ended => panic!("{COMPLETED}"),
             };
             self.set(Self::Again { rest });
         }
@@ -173,15 +198,11 @@ where
     ErrorOf<X>: 'static,
 {
     let exchange = &first.as_ref().expect(COMPLETED).exchange;
-    let finished = finished.map(|result| {
-        let verdict = exchange.verdict(&result, Some(limit));
-        (result, verdict)
-    });
-    match finished {
-        Some((result, Verdict::Success)) => Next::Ended(succeed(first, result)),
-        finished => {
+    match Ended::of(exchange, finished, Some(limit)) {
+        Ended::Finished(result, Verdict::Success) => Next::Ended(succeed(first, result)),
+        ended @ (Ended::Finished(..) | Ended::Cut(_)) => {
             let First { exchange, .. } = first.take().expect(COMPLETED);
-            Call::new(exchange, times, Some(limit)).after_limited(finished)
+            Call::new(exchange, times, Some(limit)).after(ended)
         }
     }
 }

@@ -17,6 +17,7 @@ use steadfast_http::{
 };
 use tokio::time::Instant;
 use tower_service::Service;
+use tracing::{Instrument, Span};
 
 use crate::{
     CustomFuture, Policy, ResponseBody, ResponseFuture,
@@ -184,7 +185,7 @@ impl<S, M, V> Retry<S, M, V> {
     }
 
     /// A request that something may cut, or whose outcome somebody wants to know.
-    #[cold]
+    #[inline(never)]
     fn start_watched<B, RB>(
         &mut self,
         request: Request<B>,
@@ -236,10 +237,12 @@ impl<S, M, V> Retry<S, M, V> {
         }
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        let first = First::new(exchange, Some(now), span);
         match limit {
-            None => ResponseFuture::first(attempt, first),
-            Some(limit) => ResponseFuture::limited(Limited::new(attempt, times, limit), first),
+            None => ResponseFuture::first(attempt, First::new(exchange, Some(now), span)),
+            Some(limit) => {
+                let attempt = Limited::new(attempt.instrument(span), times, limit);
+                ResponseFuture::limited(attempt, First::new(exchange, None, Span::none()))
+            }
         }
     }
 }
@@ -283,10 +286,12 @@ where
         let exchange = CustomExchange::new(core, policy, idempotent, kept, unaffordable);
         let span = signal::attempt_span(0);
         let attempt = span.in_scope(|| self.inner.call(request));
-        let first = First::new(exchange, Some(now), span);
         match limit {
-            None => CustomFuture::first(attempt, first),
-            Some(limit) => CustomFuture::limited(Limited::new(attempt, times, limit), first),
+            None => CustomFuture::first(attempt, First::new(exchange, Some(now), span)),
+            Some(limit) => {
+                let attempt = Limited::new(attempt.instrument(span), times, limit);
+                CustomFuture::limited(attempt, First::new(exchange, None, Span::none()))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! circuit-breaker B6: permits, for code without a layer.
 
-use steadfast_circuit_breaker::{State, Verdict, Window};
+use steadfast_circuit_breaker::{BreakerConfig, State, Verdict, Window};
 use steadfast_http::Deadline;
 use tokio::time::{Instant, advance};
 
@@ -94,6 +94,24 @@ async fn who_asks_whether_a_call_would_pass_takes_nothing_and_is_not_counted() {
         rejections.values().all(|&count| count == 0),
         "{rejections:?}"
     );
+}
+
+/// Else it would stay half-open for ever where all who choose take others.
+#[tokio::test(start_paused = true)]
+async fn who_asks_whether_a_call_would_pass_ends_the_silence_of_probes() {
+    let site = Site::http(steady(), [Step::Hang]);
+    site.recover().await;
+    let probe = site.breaker.admit(None).unwrap();
+    assert_eq!(site.breaker.state(), State::HalfOpen);
+
+    advance(BreakerConfig::DEFAULT_HALF_OPEN_LIMIT).await;
+    assert!(!site.breaker.would_admit());
+    assert_eq!(site.breaker.state(), State::Open);
+
+    probe.record(Verdict::Success);
+    assert_eq!(site.breaker.state(), State::Open);
+    advance(site.breaker.snapshot().open_left()).await;
+    assert!(site.breaker.would_admit());
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,18 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 #[derive(Default)]
 pub struct Captured {
     data: Bytes,
-    /// Boxed, as few bodies have any: what may hold a captured body is not larger for it.
-    trailers: Option<Box<HeaderMap>>,
+    trailers: Option<HeaderMap>,
 }
 
 impl Captured {
     /// A body of these bytes, and of these trailers if there were any.
     #[must_use]
-    pub fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self {
-            data,
-            trailers: trailers.map(Box::new),
-        }
+    pub const fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self { data, trailers }
     }
 
     /// The bytes that were not yet read.
@@ -35,8 +31,8 @@ impl Captured {
 
     /// The trailers, if they were not yet read.
     #[must_use]
-    pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_deref()
+    pub const fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 }
 
@@ -67,8 +63,7 @@ impl Body for Captured {
             let data = std::mem::take(&mut self.data);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let trailers = self.trailers.take();
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+        Poll::Ready(self.trailers.take().map(Frame::trailers).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -106,11 +106,11 @@ pin_project! {
 }
 
 pin_project! {
-    /// A box holds what few responses need, so that the others are not larger for it.
+    /// Boxes hold what few responses need, so that the others are not larger for it.
     #[project = ResponseKindProj]
     enum ResponseKind<B> {
         Untouched { #[pin] body: B },
-        Captured { #[pin] body: Captured },
+        Captured { body: Box<Captured> },
         Unfinished { body: Pin<Box<Unfinished<B>>> },
     }
 }
@@ -126,7 +126,8 @@ impl<B> ReplyBody<B> {
 
     /// A whole body.
     #[must_use]
-    pub const fn captured(body: Captured) -> Self {
+    pub fn captured(body: Captured) -> Self {
+        let body = Box::new(body);
         Self {
             kind: ResponseKind::Captured { body },
         }
@@ -175,7 +176,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
             ResponseKindProj::Untouched { body } => poll_original(body, cx),
-            ResponseKindProj::Captured { body } => poll_captured(body, cx),
+            ResponseKindProj::Captured { body } => poll_captured(Pin::new(&mut **body), cx),
             ResponseKindProj::Unfinished { body } => body.as_mut().poll_frame(cx),
         }
     }
@@ -214,4 +215,18 @@ fn poll_captured(
 ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
     let never = |error: Infallible| match error {};
     Poll::Ready(ready!(body.poll_frame(cx)).map(|frame| frame.map_err(never)))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::combinators::UnsyncBoxBody;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_is_hardly_larger_than_the_handlers_own() {
+        type Own = UnsyncBoxBody<Bytes, BoxError>;
+
+        assert!(size_of::<ReplyBody<Own>>() <= size_of::<Own>() + size_of::<usize>());
+    }
 }

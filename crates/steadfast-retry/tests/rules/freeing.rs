@@ -19,7 +19,7 @@ use http_body::{Body, Frame};
 use steadfast_http::BoxError;
 use steadfast_retry::RetryLayer;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{Flow, FlowWatch, Piece, get, waiting};
 
@@ -284,12 +284,14 @@ async fn an_attempt_that_was_cut_is_dropped_with_the_answer_though_the_call_is_k
         let service = {
             let alive = Arc::clone(&alive);
             service_fn(move |_: Request<_>| {
-                alive.fetch_add(1, Ordering::SeqCst);
+                let before = alive.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(before, 0, "the one that was cut is still there");
                 Endless(Arc::clone(&alive))
             })
         };
         let layer = RetryLayer::http().with_config(config).unwrap();
-        let mut call = pin!(layer.layer(service).oneshot(get()));
+        // Not `oneshot`, which drops the call once it has ended.
+        let mut call = pin!(layer.layer(service).call(get()));
 
         let answer = call.as_mut().await.unwrap();
         assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);

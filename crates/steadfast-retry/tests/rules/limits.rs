@@ -339,6 +339,37 @@ async fn a_layer_beneath_that_obeys_the_limit_of_an_attempt_does_not_end_the_cal
     }
 }
 
+/// The classifier has the last word on responses of others; this one is the word of a layer, on the limit that it was told of.
+#[tokio::test(start_paused = true)]
+async fn a_layer_beneath_that_obeys_the_limit_is_cut_whatever_a_classifier_says() {
+    let script = Script::new([Step::Hang]);
+    let inner = layer(one_attempt()).layer(script.clone());
+    let outer = layer(waiting(10).with_attempt_timeout(ms(50)));
+
+    let outer = outer.with_classifier(|attempted| match attempted.response() {
+        Some(_) => Verdict::Success,
+        None => attempted.verdict(),
+    });
+    let response = outer.layer(inner).oneshot(get()).await.unwrap();
+
+    assert_eq!(script.calls(), 3);
+    assert_refused(&response, Code::AttemptTimeout, 3, StoppedBy::Attempts);
+}
+
+#[test]
+fn a_call_with_a_limit_can_be_made_before_there_is_a_runtime() {
+    let script = Script::new([Step::Answer(answer(200))]);
+    let config = RetryConfig::default().with_attempt_timeout(ms(50));
+
+    let call = layer(config).layer(script).call(get());
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let response = runtime.unwrap().block_on(call).unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_grpc_layer_beneath_that_obeys_the_limit_of_an_attempt_does_not_end_the_call() {
     let script = Script::new([Step::Hang]);

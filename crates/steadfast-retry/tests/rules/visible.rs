@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, fmt, sync::Once, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request};
+use http::{HeaderName, Request, Response};
 use http_body_util::Full;
 use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -247,6 +247,39 @@ async fn each_attempt_has_a_span_that_counts_from_the_second_on() {
             });
             assert_eq!(counts.collect::<Vec<_>>(), [None, Some("1"), Some("2")]);
         }
+    }
+}
+
+/// Logs when it is dropped.
+struct Farewell;
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        tracing::info!(target: "steadfast_retry::dropped", "dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_cut_or_left_is_dropped_in_its_span() {
+    listen();
+    let limit = Duration::from_secs(1);
+    let config = RetryConfig::default().with_attempt_timeout(limit);
+    let layer = RetryLayer::http().with_config(config).unwrap();
+    let service = service_fn(|_: Request<_>| async {
+        let _farewell = Farewell;
+        std::future::pending::<Result<Response<Full<Bytes>>, Fault>>().await
+    });
+
+    for (patience, dropped) in [(limit / 2, 1), (limit * 60, 3)] {
+        let call = layer.layer(service).oneshot(get());
+        let _either = tokio::time::timeout(patience, call).await;
+
+        let lines = logged();
+        let lines = lines
+            .iter()
+            .filter(|line| line.target == "steadfast_retry::dropped");
+        let spans = lines.map(|line| line.span.as_ref().map(|(name, _)| *name));
+        assert_eq!(spans.collect::<Vec<_>>(), vec![Some("attempt"); dropped]);
     }
 }
 
