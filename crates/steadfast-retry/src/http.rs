@@ -1,38 +1,33 @@
 //! Calls over HTTP and gRPC.
 
-use std::{
-    future::{Future, poll_fn},
-    marker::PhantomData,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version};
+use http::{Request, Response};
 use http_body::Body;
 use steadfast_core::verdict::{Cause, SafetyClass, Verdict};
 use steadfast_http::{
-    BoxError, Deadline, IdempotentRequest, LocalRejection,
+    BoxError, LocalRejection,
     body::{Replay, ReplayBody},
     classify::{ErrorView, ResponseHead, verdict_of_error},
     grpc,
     problem::{Code, Problem},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
     ResponseBody,
+    drain::drain,
     exchange::Exchange,
-    key::has_key,
+    head::{Head, Idempotence},
     limit::Limit,
     mode::BodyMode,
     outcome::RetryOutcome,
     policy::Attempted,
     shared::{Core, Shared},
     signal::ELAPSED,
+    stamp::stamp,
 };
 
 /// One call of an HTTP service.
@@ -61,78 +56,10 @@ struct Kept<B> {
     replay: Replay<B>,
 }
 
-/// All of a request but its body.
-#[derive(Clone)]
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
-}
-
-impl Head {
-    fn of<B>(request: &Request<B>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-            extensions: request.extensions().clone(),
-        }
-    }
-
-    fn with<B>(self, body: B) -> Request<B> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        *request.extensions_mut() = self.extensions;
-        request
-    }
-}
-
 /// The request of a further attempt, but for what is stamped on it.
 pub(crate) struct Recalled<B> {
     head: Head,
     body: ReplayBody<B>,
-}
-
-/// What is known of the operation.
-#[derive(Clone, Copy)]
-struct Idempotence {
-    by_method: bool,
-    marked: bool,
-}
-
-impl Idempotence {
-    fn of(
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        extensions: &Extensions,
-        shared: &Shared,
-    ) -> Self {
-        let marked = extensions.get::<IdempotentRequest>().is_some()
-            || shared.settings.trusts_key_header && has_key(headers);
-        let by_method = if shared.is_grpc() {
-            let methods = &shared.config().idempotent_grpc_methods;
-            !methods.is_empty() && methods.contains(uri.path())
-        } else {
-            is_idempotent(method)
-        };
-        Self { by_method, marked }
-    }
-
-    const fn holds(self) -> bool {
-        self.by_method || self.marked
-    }
-}
-
-/// RFC 9110 section 9.2.2; and the method QUERY, of draft-ietf-httpbis-safe-method-w-body.
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent() || method.as_str() == "QUERY"
 }
 
 impl<S, M, V, B> HttpExchange<S, M, V, B> {
@@ -359,38 +286,6 @@ where
     }
 }
 
-/// Tells what is beneath until when the attempt may take: layers by the extension, a gRPC server by `grpc-timeout`.
-pub(crate) fn stamp<B>(request: &mut Request<B>, limit: Limit, shared: &Shared, now: Instant) {
-    let deadline = limit.deadline();
-    request.extensions_mut().insert(deadline);
-    if shared.is_grpc() {
-        let timeout = grpc::timeout_value(deadline.remaining(now));
-        request.headers_mut().insert(grpc::TIMEOUT, timeout);
-    }
-}
-
-/// Until when the caller waits: by the extension of its request, and by `grpc-timeout`.
-pub(crate) fn deadline_of<B>(
-    request: &Request<B>,
-    shared: &Shared,
-    now: Instant,
-) -> Option<Deadline> {
-    let header = || -> Option<Deadline> {
-        let timeout = grpc::timeout(request.headers())?;
-        now.checked_add(timeout).map(Deadline::at)
-    };
-    let configured = shared.config().deadline_from(now);
-    let extension = request.extensions().get().copied();
-    let header = if shared.is_grpc() { header() } else { None };
-    [configured, extension, header].into_iter().flatten().min()
-}
-
-/// Whether [`deadline_of`] may find something in the request.
-pub(crate) fn names_a_deadline<B>(request: &Request<B>, shared: &Shared) -> bool {
-    request.extensions().get::<Deadline>().is_some()
-        || shared.is_grpc() && request.headers().contains_key(grpc::TIMEOUT)
-}
-
 /// A gRPC server was told when the attempt ends, and may say so itself a moment before: with DEADLINE_EXCEEDED, or as tonic does with
 /// CANCELLED. That is the end of the attempt, and not of the call.
 fn told_of_limit<RB>(verdict: Verdict, response: Option<&Response<RB>>, limit: Limit) -> Verdict {
@@ -413,47 +308,6 @@ fn told_of_limit<RB>(verdict: Verdict, response: Option<&Response<RB>>, limit: L
         verdict
     }
 }
-
-/// Reads a short body to its end, so that its connection can be used again. A long one, or one that does not come, is dropped.
-async fn drain<RB: Body>(body: RB, time: Duration) {
-    if body.size_hint().lower() > MAX_DRAINED {
-        return;
-    }
-    let drained = async {
-        let mut body = pin!(body);
-        let mut read = 0;
-        while read <= MAX_DRAINED {
-            match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-                Some(Ok(frame)) => {
-                    let data = frame.into_data();
-                    let bytes = data.map_or(0, |data| bytes::Buf::remaining(&data) as u64);
-                    read += bytes.max(LEAST_FRAME);
-                }
-                Some(Err(_)) | None => return,
-            }
-        }
-    };
-    if time.is_zero() {
-        // Even the shortest timer lasts until its next tick.
-        let mut drained = pin!(drained);
-        return poll_fn(|cx| {
-            let _ = drained.as_mut().poll(cx);
-            Poll::Ready(())
-        })
-        .await;
-    }
-    // Out of time, it is dropped: that is all that there is to do.
-    let _ = timeout(time.min(DRAIN_TIME), drained).await;
-}
-
-/// About what the answer to a failed call holds, and what a connection's buffers hold anyway.
-const MAX_DRAINED: u64 = 16 << 10;
-
-/// What a frame counts for at least: a body may consist of empty ones, and be there all at once.
-const LEAST_FRAME: u64 = 64;
-
-/// What is on its way arrives within it.
-const DRAIN_TIME: Duration = Duration::from_millis(20);
 
 /// What the caller gets where there is no result.
 pub(crate) fn refusal(

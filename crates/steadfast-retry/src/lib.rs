@@ -5,9 +5,11 @@ mod body;
 mod call;
 mod config;
 mod custom;
+mod drain;
 mod elapsed;
 mod exchange;
 mod future;
+mod head;
 mod http;
 mod key;
 mod layer;
@@ -21,6 +23,7 @@ pub mod semantics {}
 mod service;
 mod shared;
 mod signal;
+mod stamp;
 
 pub use steadfast_core::{
     backoff::{Backoff, InvalidBackoff, Jitter},

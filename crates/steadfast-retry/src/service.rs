@@ -23,13 +23,14 @@ use crate::{
     CustomFuture, Policy, ResponseBody, ResponseFuture,
     custom::CustomExchange,
     future::{First, Limited, State},
-    http::{HttpExchange, deadline_of, names_a_deadline, refusal, stamp},
+    http::{HttpExchange, refusal},
     limit::Times,
     metrics::Passed,
     mode::{BodyMode, Custom, Wrapped},
     outcome::RetryOutcome,
     shared::{Core, Shared},
     signal,
+    stamp::{deadline_of, names_a_deadline, stamp},
 };
 
 /// Makes another attempt where it is safe, useful and affordable. See the [crate docs](crate).

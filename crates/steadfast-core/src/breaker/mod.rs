@@ -47,6 +47,7 @@
 //! # Ok::<(), steadfast_core::breaker::InvalidBreaker>(())
 //! ```
 
+mod admission;
 mod config;
 mod machine;
 mod outcome;
@@ -58,8 +59,9 @@ mod window;
 mod loom;
 
 pub use self::{
+    admission::{Admission, Refusal, Rejection, Ticket},
     config::{BreakerConfig, InvalidBreaker, Rules, Window},
-    machine::{Admission, Machine, Refusal, Rejection, Ticket},
+    machine::Machine,
     outcome::{Outcome, Report},
     state::{Counts, Reason, State, Transition, Trip},
     statistics::Statistics,
