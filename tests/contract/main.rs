@@ -4,6 +4,7 @@
 
 mod allocations;
 mod breaker;
+mod client_metrics;
 mod differential;
 mod drops;
 mod idempotency;

@@ -14,6 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use steadfast::{
     circuit_breaker::{BreakerConfig, BreakerRegistry, CircuitBreakerLayer, Rejected, When},
+    client_metrics::ClientMetricsLayer,
     core::verdict::{Cause, Failure, SafetyClass, Verdict},
     http::{
         body::{CapturedBody, ReplayBody},
@@ -437,6 +438,27 @@ async fn a_breakers_debug_output_rejections_and_logs_repeat_nothing_of_requests(
     let logs = Logs::of_this_thread();
     assert_quiet("a log", &logs);
     assert!(logs.contains("bank.test"), "nothing was logged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_output_of_client_metrics_repeats_nothing_of_requests() {
+    let layer = ClientMetricsLayer::new();
+    let mut service = layer.layer(service_fn(async |_: Request<Full<Bytes>>| {
+        sleep(Duration::from_secs(1)).await;
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let mut request = request();
+    let uri = format!("http://user:{TOKEN}@bank.test/{KEY}?cookie={COOKIE}");
+    *request.uri_mut() = uri.parse().unwrap();
+
+    let mut call = Box::pin(service.call(request));
+    assert_debug_is_quiet("future", &call);
+    assert!(timeout(Duration::from_millis(1), &mut call).await.is_err());
+    assert_debug_is_quiet("future under way", &call);
+    call.await.unwrap();
+
+    assert_debug_is_quiet("layer", &layer);
+    assert_debug_is_quiet("service", &layer.layer("a service"));
 }
 
 /// Whose budget has nothing left when an attempt has ended.

@@ -10,6 +10,7 @@ use steadfast::{
         InvalidBreaker, OnResult, OverHttp, PerDestination, Permit, Rejected,
         ResponseBody as GuardedBody, ResponseFuture as GuardedFuture, Snapshot, Transition,
     },
+    client_metrics::{ClientMetrics, ClientMetricsLayer, ResponseFuture as MeasuredFuture},
     http::body::{
         BytePool, Captured, CapturedBody, Collector, ReplayBody, ReplyBody, Reservation, Unfinished,
     },
@@ -208,6 +209,29 @@ fn the_future_of_breakers_can_move_between_threads() {
 }
 
 #[test]
+fn layer_service_and_future_of_client_metrics_can_go_anywhere() {
+    /// A future that cannot be shown.
+    struct Plain;
+
+    shared::<ClientMetricsLayer>();
+    cloned::<ClientMetricsLayer>();
+    shown::<ClientMetricsLayer>();
+    defaulted::<ClientMetricsLayer>();
+
+    shared::<ClientMetrics<axum::Router>>();
+    cloned::<ClientMetrics<axum::Router>>();
+    shown::<ClientMetrics<axum::Router>>();
+    // A service within that is not `Sync` leaves the service usable where `Sync` is not asked for.
+    sent::<ClientMetrics<Cell<u8>>>();
+    cloned::<ClientMetrics<Cell<u8>>>();
+
+    shared::<MeasuredFuture<Plain>>();
+    shown::<MeasuredFuture<Plain>>();
+    unpinned::<MeasuredFuture<Plain>>();
+    sent::<MeasuredFuture<Cell<u8>>>();
+}
+
+#[test]
 fn values_of_the_user_are_shared_and_cloned() {
     shared::<CircuitBreaker>();
     cloned::<CircuitBreaker>();
@@ -314,6 +338,10 @@ fn an_error_type_is_never_changed() {
     );
     keeps_the_error::<Retried<tonic::transport::Channel, SameBody>, tonic::body::Body, _>();
     keeps_the_error::<Retried<crate::laws::Probe>, Unshared, crate::laws::Oops>();
+
+    keeps_the_error::<ClientMetrics<axum::Router>, axum::body::Body, std::convert::Infallible>();
+    keeps_the_error::<ClientMetrics<tonic::transport::Channel>, tonic::body::Body, _>();
+    keeps_the_error::<ClientMetrics<crate::laws::Probe>, Unshared, crate::laws::Oops>();
 
     keeps_the_error::<Guarded<axum::Router>, axum::body::Body, std::convert::Infallible>();
     keeps_the_error::<Guarded<tonic::transport::Channel>, tonic::body::Body, _>();

@@ -1,8 +1,7 @@
 //! Which of our crates may use which.
 //!
 //! ```text
-//! core <- http <- circuit-breaker, idempotency, retry <- steadfast <- examples, tests
-//!                                      client-metrics <- steadfast
+//! core <- http <- circuit-breaker, client-metrics, idempotency, retry <- steadfast <- examples, tests
 //! core <- store <- store-postgres, store-sqlite <- steadfast
 //!         store <- idempotency
 //!   http, store <- testkit
@@ -56,7 +55,7 @@ const ARROWS: [Arrows; 16] = [
     },
     Arrows {
         from: "steadfast-client-metrics",
-        ships: &[],
+        ships: &["steadfast-http"],
         tests: &[],
     },
     Arrows {

@@ -31,6 +31,7 @@ pub use steadfast_core::{
     },
     verdict::{Cause, Failure, Hint, SafetyClass, Verdict},
 };
+pub use steadfast_http::Destination;
 
 pub use crate::{
     body::ResponseBody,
@@ -41,7 +42,7 @@ pub use crate::{
     layer::CircuitBreakerLayer,
     mode::Mode,
     permit::Permit,
-    registry::{BreakerKey, BreakerRegistry, Destination, PerDestination},
+    registry::{BreakerKey, BreakerRegistry, PerDestination},
     rejected::Rejected,
     service::Guarded,
     snapshot::Snapshot,

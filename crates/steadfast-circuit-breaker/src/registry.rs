@@ -1,6 +1,5 @@
 //! A breaker for each destination, or for each of whatever else fails by itself.
 
-mod destination;
 mod key;
 mod keyed;
 mod slot;
@@ -17,12 +16,10 @@ use std::{
 };
 
 use steadfast_core::breaker::{BreakerConfig, InvalidBreaker, Rules, Transition};
+use steadfast_http::Destination;
 use tokio::time::Instant;
 
-pub use self::{
-    destination::Destination,
-    key::{BreakerKey, PerDestination},
-};
+pub use self::key::{BreakerKey, PerDestination};
 use self::{
     keyed::{Keyed, Place},
     slot::Slot,

@@ -1,23 +1,22 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
-use crate::series::{End, Host, MethodIndex};
+use crate::{measurement::Measurement, series::End};
 
 pin_project! {
-    /// What [`Measured`](crate::Measured) answers with.
+    /// What [`ClientMetrics`](crate::ClientMetrics) answers with.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it drops the call, which is counted as `cancelled`.
-    #[derive(Debug)]
+    /// Dropped, it drops the call, which is counted as `elapsed` if the deadline of the request has passed by then, and else as
+    /// `cancelled`.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
         #[pin]
@@ -27,18 +26,8 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    /// The time of the call begins before it is made.
-    pub(crate) fn new(host: Arc<Host>, method: MethodIndex, call: impl FnOnce() -> F) -> Self {
-        let measurement = Measurement {
-            host,
-            method,
-            started: Instant::now(),
-            is_over: false,
-        };
-        Self {
-            call: call(),
-            measurement,
-        }
+    pub(crate) const fn new(call: F, measurement: Measurement) -> Self {
+        Self { call, measurement }
     }
 }
 
@@ -52,33 +41,15 @@ where
         let this = self.project();
         let result = ready!(this.call.poll(cx));
         this.measurement.end(match &result {
-            Ok(response) => End::Status(response.status()),
+            Ok(response) => End::of(response.status()),
             Err(_) => End::Error,
         });
         Poll::Ready(result)
     }
 }
 
-/// The time of one call, which is counted once.
-#[derive(Debug)]
-struct Measurement {
-    host: Arc<Host>,
-    method: MethodIndex,
-    started: Instant,
-    is_over: bool,
-}
-
-impl Measurement {
-    fn end(&mut self, end: End) {
-        if !self.is_over {
-            self.is_over = true;
-            self.host.ended(self.method, end, self.started.elapsed());
-        }
-    }
-}
-
-impl Drop for Measurement {
-    fn drop(&mut self) {
-        self.end(End::Cancelled);
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -2,9 +2,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod future;
-mod host;
+mod hosts;
 mod layer;
+mod measurement;
 mod series;
 mod service;
 
-pub use crate::{future::ResponseFuture, layer::ClientMetricsLayer, service::Measured};
+pub use crate::{future::ResponseFuture, layer::ClientMetricsLayer, service::ClientMetrics};

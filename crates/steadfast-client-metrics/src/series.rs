@@ -1,112 +1,66 @@
-//! The handles of the metrics, made once for each series.
+//! The handles of the metrics, made once for each series. Making and using them runs the recorder's code, which may make a call
+//! itself: so it is run under no lock.
 
 use std::{
-    collections::HashMap,
-    num::NonZeroUsize,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use metrics::{
     Counter, Histogram, Label, Unit, counter, describe_counter, describe_histogram, histogram,
 };
 
-use crate::host;
-
 pub(crate) const REQUESTS: &str = "http_client_requests_total";
 pub(crate) const DURATION: &str = "http_client_request_duration_seconds";
 
-/// The host of calls that find no place.
-pub(crate) const OTHER: &str = "other";
+/// What any other method, and any other status, is called.
+const OTHER: &str = "_OTHER";
 
-/// The methods of RFC 9110 section 9 and of RFC 5789, and what any other is called.
-pub(crate) const METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "CONNECT", "TRACE", "_OTHER",
+/// The methods of RFC 9110 section 9 and of RFC 5789, and the others.
+const METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "CONNECT", "TRACE", OTHER,
 ];
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With a response.
+    /// With a response, whose status is registered.
     Status(StatusCode),
+    /// With a response of another status: whoever answers may invent 900.
+    OtherStatus,
     /// With none.
     Error,
-    /// Nobody waits for it any more.
+    /// Nobody waited any more, since the time was over.
+    Elapsed,
+    /// Nobody waited any more.
     Cancelled,
 }
 
-pub(crate) const ERROR: &str = "error";
-pub(crate) const CANCELLED: &str = "cancelled";
+const ERROR: &str = "error";
+const ELAPSED: &str = "elapsed";
+const CANCELLED: &str = "cancelled";
 
 impl End {
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status.canonical_reason() {
+            Some(_) => Self::Status(status),
+            None => Self::OtherStatus,
+        }
+    }
+
     fn label(self) -> Label {
         const STATUS: &str = "status";
         match self {
             Self::Status(status) => Label::new(STATUS, status.as_str().to_owned()),
+            Self::OtherStatus => Label::new(STATUS, OTHER),
             Self::Error => Label::new(STATUS, ERROR),
+            Self::Elapsed => Label::new(STATUS, ELAPSED),
             Self::Cancelled => Label::new(STATUS, CANCELLED),
         }
-    }
-}
-
-/// The series of one layer.
-#[derive(Debug)]
-pub(crate) enum Hosts {
-    /// One, whatever the request says.
-    Fixed {
-        name: Arc<str>,
-        host: OnceLock<Arc<Host>>,
-    },
-    ByUri {
-        max: NonZeroUsize,
-        known: RwLock<HashMap<Box<str>, Arc<Host>>>,
-        other: OnceLock<Arc<Host>>,
-    },
-}
-
-impl Hosts {
-    pub(crate) const fn fixed(name: Arc<str>) -> Self {
-        Self::Fixed {
-            name,
-            host: OnceLock::new(),
-        }
-    }
-
-    pub(crate) fn by_uri(max: NonZeroUsize) -> Self {
-        Self::ByUri {
-            max,
-            known: RwLock::default(),
-            other: OnceLock::new(),
-        }
-    }
-
-    /// The series of the host that a request goes to.
-    pub(crate) fn of(&self, uri: &Uri, headers: &HeaderMap) -> Arc<Host> {
-        let (max, known, other) = match self {
-            Self::Fixed { name, host } => {
-                return Arc::clone(host.get_or_init(|| Host::new(Arc::clone(name))));
-            }
-            Self::ByUri { max, known, other } => (*max, known, other),
-        };
-        let written = host::written(uri, headers);
-        if let Some(host) = known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(written)
-        {
-            return Arc::clone(host);
-        }
-        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(host) = known.get(written) {
-            return Arc::clone(host);
-        }
-        if known.len() >= max.get() {
-            return Arc::clone(other.get_or_init(|| Host::new(Arc::from(OTHER))));
-        }
-        let host = Host::new(Arc::from(host::label(written)));
-        known.insert(Box::from(written), Arc::clone(&host));
-        host
     }
 }
 
@@ -115,58 +69,62 @@ impl Hosts {
 pub(crate) struct Host {
     name: Arc<str>,
     methods: [OnceLock<Series>; METHODS.len()],
+    /// Of the whole layer.
+    is_described: Arc<AtomicBool>,
 }
 
 /// The series of one method on a host.
 #[derive(Debug)]
 struct Series {
     duration: Histogram,
-    /// Few, so that they are looked through.
+    /// Few, so that they are looked through. A std lock: it is held for a few steps.
     requests: RwLock<Vec<(End, Counter)>>,
 }
 
 impl Host {
-    fn new(name: Arc<str>) -> Arc<Self> {
-        describe();
+    pub(crate) fn new(name: Arc<str>, is_described: Arc<AtomicBool>) -> Arc<Self> {
         Arc::new(Self {
             name,
             methods: Default::default(),
+            is_described,
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Counts a call that has ended.
     pub(crate) fn ended(&self, method: MethodIndex, end: End, took: Duration) {
-        let Some(slot) = self.methods.get(method.0) else {
-            return;
-        };
-        let series = slot.get_or_init(|| Series {
+        let series = self.series(method);
+        self.counter(series, method, end).increment(1);
+        series.duration.record(took.as_secs_f64());
+    }
+
+    fn series(&self, method: MethodIndex) -> &Series {
+        let slot = &self.methods[method.0];
+        if let Some(series) = slot.get() {
+            return series;
+        }
+        if !self.is_described.swap(true, Ordering::Relaxed) {
+            describe();
+        }
+        let made = Series {
             duration: histogram!(DURATION, self.labels(method)),
             requests: RwLock::default(),
-        });
-        series.duration.record(took.as_secs_f64());
-        let count = |requests: &[(End, Counter)]| {
-            let found = requests.iter().find(|(each, _)| *each == end);
-            found.map(|(_, counter)| counter.increment(1)).is_some()
         };
-        if count(
-            &series
-                .requests
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        ) {
-            return;
+        slot.get_or_init(|| made)
+    }
+
+    fn counter(&self, series: &Series, method: MethodIndex, end: End) -> Counter {
+        if let Some(counter) = series.known(end) {
+            return counter;
         }
-        let mut requests = series
-            .requests
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !count(&requests) {
-            let mut labels = self.labels(method);
-            labels.push(end.label());
-            let counter = counter!(REQUESTS, labels);
-            counter.increment(1);
-            requests.push((end, counter));
-        }
+        let mut labels = self.labels(method);
+        labels.push(end.label());
+        let made = counter!(REQUESTS, labels);
+        series.keep(end, made)
     }
 
     fn labels(&self, method: MethodIndex) -> Vec<Label> {
@@ -175,6 +133,31 @@ impl Host {
             Label::new("host", Arc::clone(&self.name)),
         ]
     }
+}
+
+impl Series {
+    fn known(&self, end: End) -> Option<Counter> {
+        let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        find(&requests, end)
+    }
+
+    /// The one that is there already if somebody else was faster.
+    fn keep(&self, end: End, made: Counter) -> Counter {
+        let mut requests = self
+            .requests
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = find(&requests, end) {
+            return counter;
+        }
+        requests.push((end, made.clone()));
+        made
+    }
+}
+
+fn find(requests: &[(End, Counter)], end: End) -> Option<Counter> {
+    let found = requests.iter().find(|(each, _)| *each == end);
+    found.map(|(_, counter)| counter.clone())
 }
 
 /// The place of a method in [`METHODS`].
@@ -204,16 +187,42 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ClientMetricsLayer, hosts};
+
+    const README: &str = include_str!("../README.md");
 
     #[test]
     fn the_docs_list_every_metric_and_every_word() {
-        const README: &str = include_str!("../README.md");
-
         for name in [REQUESTS, DURATION] {
             assert!(README.contains(&format!("| `{name}` |")), "{name}");
         }
-        for word in [ERROR, CANCELLED, OTHER, host::UNKNOWN, "_OTHER"] {
+        for word in [
+            ERROR,
+            ELAPSED,
+            CANCELLED,
+            OTHER,
+            hosts::OTHER,
+            hosts::UNKNOWN,
+        ] {
             assert!(README.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_docs_tell_the_most_series_that_there_can_be() {
+        let registered = (100..=999)
+            .map(|status| End::of(StatusCode::from_u16(status).unwrap()))
+            .filter(|end| matches!(end, End::Status(_)))
+            .count();
+        let hosts = ClientMetricsLayer::DEFAULT_MAX_HOSTS.get() + 2;
+        let (methods, ends) = (METHODS.len(), registered + 4);
+
+        for bound in [
+            format!("{hosts} hosts"),
+            format!("{methods} methods"),
+            format!("{ends} statuses"),
+        ] {
+            assert!(README.contains(&bound), "{bound}");
         }
     }
 

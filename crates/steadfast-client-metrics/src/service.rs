@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -6,19 +7,16 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use crate::{
-    ResponseFuture,
-    series::{Hosts, MethodIndex},
-};
+use crate::{ResponseFuture, hosts::Hosts, measurement::Measurement};
 
 /// Counts and times the calls of its inner service. See the [crate docs](crate).
-#[derive(Clone, Debug)]
-pub struct Measured<S> {
+#[derive(Clone)]
+pub struct ClientMetrics<S> {
     inner: S,
     hosts: Arc<Hosts>,
 }
 
-impl<S> Measured<S> {
+impl<S> ClientMetrics<S> {
     pub(crate) const fn new(inner: S, hosts: Arc<Hosts>) -> Self {
         Self { inner, hosts }
     }
@@ -39,7 +37,7 @@ impl<S> Measured<S> {
     }
 }
 
-impl<S, B, RB> Service<Request<B>> for Measured<S>
+impl<S, B, RB> Service<Request<B>> for ClientMetrics<S>
 where
     S: Service<Request<B>, Response = Response<RB>>,
 {
@@ -52,8 +50,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let host = self.hosts.of(request.uri(), request.headers());
-        let method = MethodIndex::of(request.method());
-        ResponseFuture::new(host, method, || self.inner.call(request))
+        let measurement = Measurement::start(self.hosts.of(&request), &request);
+        // If this panics, the call is dropped.
+        let call = self.inner.call(request);
+        ResponseFuture::new(call, measurement)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ClientMetrics<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientMetrics")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }

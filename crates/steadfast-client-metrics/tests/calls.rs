@@ -5,9 +5,11 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
     io,
     num::NonZeroUsize,
+    pin::pin,
+    task::Poll,
     time::Duration,
 };
 
@@ -15,7 +17,11 @@ use allocation_counter::measure;
 use http::{Request, Response};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use steadfast_client_metrics::ClientMetricsLayer;
-use tokio::{runtime::Builder, time::sleep};
+use steadfast_http::Deadline;
+use tokio::{
+    runtime::Builder,
+    time::{Instant, sleep, timeout_at},
+};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const REQUESTS: &str = "http_client_requests_total";
@@ -143,6 +149,35 @@ fn a_call_that_is_dropped_is_cancelled_whether_or_not_it_was_polled() {
 }
 
 #[test]
+fn wherever_a_call_is_dropped_it_is_counted_once() {
+    const PAUSES: usize = 3;
+    let seen = recorded(|| async {
+        let transport = service_fn(|_: Request<()>| async {
+            for _ in 0..PAUSES {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Infallible>(status(200))
+        });
+        let mut client = ClientMetricsLayer::new().layer(transport);
+        for polls in 0..=PAUSES + 1 {
+            let mut call = pin!(client.call(get("http://a/")));
+            let mut left = polls;
+            poll_fn(|cx| {
+                while left > 0 && call.as_mut().poll(cx).is_pending() {
+                    left -= 1;
+                }
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(left > 0, polls > PAUSES);
+        }
+    });
+
+    seen.assert_counts([("GET a 200", 1), ("GET a cancelled", 4)]);
+    assert_eq!(seen.durations["GET a"].len(), 5);
+}
+
+#[test]
 fn a_call_that_panics_is_cancelled() {
     let seen = recorded(|| async {
         let transport = service_fn(|_: Request<()>| async {
@@ -175,19 +210,104 @@ fn hosts_beyond_the_bound_count_for_one_that_is_other() {
     });
 
     seen.assert_counts([
+        ("GET _OTHER 200", 998),
         ("GET h0 200", 1001),
         ("GET h1 200", 1),
-        ("GET other 200", 998),
     ]);
+}
+
+#[test]
+fn neither_spellings_nor_what_is_no_host_takes_a_place() {
+    let seen = recorded(|| async {
+        let transport = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(status(200)) });
+        let layer = ClientMetricsLayer::new().with_max_hosts(NonZeroUsize::new(2).unwrap());
+        let mut client = layer.layer(transport);
+        for uri in ["http://a", "http://A:80/", "https://u:p@a:443", "https://A"] {
+            client.call(get(uri)).await.unwrap();
+        }
+        for junk in ["a,b", "(c)", "[zz]", "", "a b", "%61"] {
+            let request = Request::get("/").header("host", junk).body(()).unwrap();
+            client.call(request).await.unwrap();
+        }
+        client.call(get("http://a:81")).await.unwrap();
+        client.call(get("http://b")).await.unwrap();
+    });
+
+    seen.assert_counts([
+        ("GET _OTHER 200", 1),
+        ("GET _UNKNOWN 200", 6),
+        ("GET a 200", 4),
+        ("GET a:81 200", 1),
+    ]);
+}
+
+#[test]
+fn no_label_tells_a_secret_of_the_request() {
+    const SECRET: &str = "sk-live-51bd";
+    let seen = recorded(|| async {
+        let transport = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(status(200)) });
+        let mut client = ClientMetricsLayer::new().layer(transport);
+        let requests = [
+            Request::get(format!("https://user:{SECRET}@a/{SECRET}?key={SECRET}")),
+            Request::get(format!("https://{SECRET}:{SECRET}@a/")),
+            Request::get("/").header("host", format!("user:{SECRET}@a")),
+            Request::get("/").header("host", format!("user:{SECRET}")),
+            Request::get("/").header("host", format!("a/?key={SECRET}")),
+            Request::get("http://a/").header("authorization", format!("Bearer {SECRET}")),
+            Request::builder().method(SECRET).uri("http://a/"),
+        ];
+        for request in requests {
+            client.call(request.body(()).unwrap()).await.unwrap();
+        }
+    });
+
+    assert_eq!(seen.counts.values().sum::<u64>(), 7);
+    for series in seen.counts.keys().chain(seen.durations.keys()) {
+        assert!(!series.contains(SECRET), "{series}");
+    }
+}
+
+#[test]
+fn a_call_dropped_after_its_deadline_has_elapsed_and_one_before_is_cancelled() {
+    let seen = recorded(|| async {
+        let transport = service_fn(|_: Request<()>| pending::<Result<Response<()>, Infallible>>());
+        let mut client = ClientMetricsLayer::new().layer(transport);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        for wait in [2, 3, 1] {
+            let mut request = get("http://a/");
+            request.extensions_mut().insert(Deadline::at(deadline));
+            let call = client.call(request);
+            let until = deadline - Duration::from_secs(3) + Duration::from_secs(wait);
+            timeout_at(until, call).await.unwrap_err();
+        }
+    });
+
+    seen.assert_counts([("GET a cancelled", 1), ("GET a elapsed", 2)]);
+}
+
+#[test]
+fn statuses_that_somebody_made_up_are_one() {
+    let seen = recorded(|| async {
+        let transport = service_fn(|request: Request<()>| async move {
+            let code = request.uri().path().trim_start_matches('/');
+            Ok::<_, Infallible>(status(code.parse().unwrap()))
+        });
+        let mut client = ClientMetricsLayer::new().layer(transport);
+        for code in (200..1000).filter(|code| code % 100 > 60 || *code == 204) {
+            client.call(get(&format!("http://a/{code}"))).await.unwrap();
+        }
+    });
+
+    seen.assert_counts([("GET a 204", 1), ("GET a _OTHER", 312)]);
 }
 
 #[test]
 fn a_client_of_one_destination_has_its_name() {
     let seen = recorded(|| async {
         let transport = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(status(200)) });
-        let mut client = ClientMetricsLayer::new()
-            .with_host("orders")
-            .layer(transport);
+        let layer = ClientMetricsLayer::for_host("orders");
+        // There is nothing to set.
+        let mut client = layer.with_max_hosts(NonZeroUsize::MIN).layer(transport);
         client.call(get("/shop.Orders/Place")).await.unwrap();
         client.call(get("http://10.0.0.7:50051/")).await.unwrap();
     });
@@ -217,13 +337,17 @@ fn methods_that_somebody_made_up_are_one() {
 fn a_series_that_is_known_is_counted_without_an_allocation() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let transport = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(status(200)) });
-    let mut client = ClientMetricsLayer::new().layer(transport);
-    let mut request = Request::new(());
-    *request.uri_mut() = http::Uri::from_static("http://provider.example/charges");
-    let mut call = || {
-        drop(runtime.block_on(client.call(request.clone())).unwrap());
-    };
-    call();
+    let layer = ClientMetricsLayer::new().with_max_hosts(NonZeroUsize::MIN);
+    let mut client = layer.layer(transport);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        // A host with a name, spelled in two ways; one beyond the bound; and none.
+        for uri in ["http://a/charges", "http://A:80/charges", "http://b/", "/"] {
+            let request = get(uri);
+            let mut call = || drop(runtime.block_on(client.call(request.clone())).unwrap());
+            call();
 
-    assert_eq!(measure(&mut call).count_total, 0);
+            assert_eq!(measure(&mut call).count_total, 0, "{uri}");
+        }
+    });
 }

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod classify;
 mod deadline;
+mod destination;
 pub mod grpc;
 pub mod header;
 pub mod hint;
@@ -13,7 +14,10 @@ mod rejection;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 
-pub use crate::{deadline::Deadline, idempotent::IdempotentRequest, rejection::LocalRejection};
+pub use crate::{
+    deadline::Deadline, destination::Destination, idempotent::IdempotentRequest,
+    rejection::LocalRejection,
+};
 
 /// An error of any kind, as tower and its users pass it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

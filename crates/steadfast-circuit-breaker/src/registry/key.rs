@@ -1,8 +1,7 @@
 use std::{fmt::Display, hash::Hash};
 
 use http::Request;
-
-use super::Destination;
+use steadfast_http::Destination;
 
 /// Finds the key of a request: what its breaker is of.
 ///

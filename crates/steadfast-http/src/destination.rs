@@ -14,7 +14,8 @@ use http::{
 /// The case of a host does not matter, nor does a port that is the scheme's own, nor a name and password before the host. Path and
 /// query are no part of it.
 ///
-/// One that is made of a request shares its bytes; a clone has its own.
+/// One that is made of a request shares its bytes, without an allocation, unless it is of a `Host` whose bytes nobody has shared yet:
+/// that takes one. A clone has bytes of its own.
 pub struct Destination {
     scheme: Option<Scheme>,
     host: Host,
@@ -83,6 +84,15 @@ impl Destination {
                 port,
             },
             None => Self::UNKNOWN,
+        }
+    }
+
+    /// The same host and port, of whatever scheme.
+    #[must_use]
+    pub fn without_scheme(self) -> Self {
+        Self {
+            scheme: None,
+            ..self
         }
     }
 
@@ -241,5 +251,63 @@ impl fmt::Display for Destination {
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Destination({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use allocation_counter::measure;
+
+    use super::*;
+
+    fn of(uri: &str) -> Destination {
+        Destination::of(&uri.parse().unwrap())
+    }
+
+    #[test]
+    fn spellings_of_one_destination_are_equal_and_shown_alike() {
+        for spelling in [
+            "https://API.test/orders?key=1",
+            "https://api.test:443",
+            "https://user:password@api.test/",
+        ] {
+            assert_eq!(of(spelling), of("https://api.test"));
+            assert_eq!(of(spelling).to_string(), "https://api.test");
+        }
+        assert_ne!(of("https://api.test"), of("http://api.test"));
+        assert_ne!(of("https://api.test:80"), of("https://api.test"));
+    }
+
+    #[test]
+    fn without_its_scheme_it_is_host_and_port() {
+        let named = |uri| of(uri).without_scheme().to_string();
+
+        assert_eq!(named("https://API.test:443/"), "api.test");
+        assert_eq!(named("http://api.test:443/"), "api.test:443");
+        assert_eq!(
+            of("https://api.test").without_scheme(),
+            of("http://api.test:80").without_scheme()
+        );
+        assert_eq!(of("/orders").without_scheme(), Destination::UNKNOWN);
+    }
+
+    #[test]
+    fn only_the_first_look_at_a_host_header_may_allocate() {
+        let of_uri = Request::get("https://user@api.test/orders").body(());
+        let of_header =
+            |host: HeaderValue| Request::get("/orders").header(header::HOST, host).body(());
+        let fixed = of_header(HeaderValue::from_static("api.test"));
+        let own = of_header(HeaderValue::from_str("api.test").unwrap());
+        let looks = [of_uri, fixed, own].map(|request| {
+            let request = request.unwrap();
+            let look = || {
+                let found = Destination::of_request(&request).without_scheme();
+                assert_eq!(found.host(), Some("api.test"));
+            };
+            [measure(look), measure(look)].map(|cost| cost.count_total)
+        });
+
+        // `Bytes` that were made of a string are shared by their first clone.
+        assert_eq!(looks, [[0, 0], [0, 0], [1, 0]]);
     }
 }
