@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use nix::{
@@ -18,7 +19,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::program::{LIMIT, Program, eventually, paste};
@@ -35,9 +36,12 @@ struct Gateway {
 impl Gateway {
     /// Starts one on free ports and waits until it has said where it listens.
     async fn run(arguments: &[&str]) -> Self {
+        Self::run_by(Command::new(executable()), arguments).await
+    }
+
+    async fn run_by(mut command: Command, arguments: &[&str]) -> Self {
         let folder = tempdir().unwrap();
         let output = |name| File::create(folder.path().join(name)).unwrap();
-        let mut command = Command::new(executable());
         for (name, _) in env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"GATEWAY_") {
                 command.env_remove(name);
@@ -147,11 +151,45 @@ async fn within<T>(event: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
+async fn a_gateway_without_file_descriptors_waits_for_some_and_serves_again() {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -n 24; exec "$0" "$@""#]);
+    command.arg(executable());
+    let gateway = Gateway::run_by(command, &["--route", "/a=http://127.0.0.1:9"]).await;
+    let complaints = || gateway.read("stderr").matches("failed to accept").count();
+
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(gateway.connect().await.unwrap());
+    }
+    eventually("the end of the descriptors", async || {
+        (complaints() > 0).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    let before = complaints();
+    eventually("some more failures", async || {
+        (complaints() > before + 4).then_some(())
+    })
+    .await;
+    let pauses = begun.elapsed();
+    assert!(pauses >= Duration::from_millis(300), "it spins: {pauses:?}");
+
+    drop(crowd);
+    let mut client = gateway.connect().await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    within(client.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+#[tokio::test]
 async fn the_transcript_of_the_gateway_happens_as_shown() {
     let folder = tempdir().unwrap();
     let provider = Program::provider(folder.path()).await;
     let route = format!("/={}", provider.provider_url());
-    let gateway = Gateway::run(&["--route", &route, "--trust-idempotency-key"]).await;
+    let gateway = Gateway::run(&["--route", &route, "--trust-idempotency-key", "/"]).await;
     let blocks: Vec<&str> = README.split("```console\n").skip(1).collect();
     assert!(blocks.len() > 5, "the transcript was not found");
 

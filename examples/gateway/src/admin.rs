@@ -6,7 +6,8 @@ use steadfast::circuit_breaker::{BreakerRegistry, Destination, State};
 
 use crate::{
     Body,
-    config::{Origin, Route},
+    config::Route,
+    origin::Origin,
     problem::{Problem, whole},
 };
 

@@ -3,13 +3,8 @@
 use std::{str::FromStr, time::Duration};
 
 use clap::{Args, Parser, value_parser};
-use http::{
-    Uri,
-    uri::{Authority, Parts, PathAndQuery, Scheme},
-};
-use steadfast::circuit_breaker::Destination;
 
-use crate::intake;
+use crate::{intake, origin::Origin};
 
 /// A reverse proxy that retries what may be retried, and leaves sick upstreams alone.
 #[derive(Clone, Debug, Parser)]
@@ -39,9 +34,16 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_UPSTREAM_HTTP2")]
     pub upstream_http2: bool,
 
-    /// Upstreams do a request with an Idempotency-Key once, however often it comes: so it may be sent again
-    #[arg(long, env = "GATEWAY_TRUST_IDEMPOTENCY_KEY")]
-    pub trust_idempotency_key: bool,
+    /// The upstreams of this route do a request with an Idempotency-Key once, however often it comes: so it may be sent again. Given
+    /// once for each such route; in the environment, separated by spaces
+    #[arg(
+        long,
+        env = "GATEWAY_TRUST_IDEMPOTENCY_KEY",
+        value_name = "PREFIX",
+        value_parser = prefix,
+        value_delimiter = ' '
+    )]
+    pub trust_idempotency_key: Vec<String>,
 
     /// What requests may cost.
     #[command(flatten)]
@@ -64,7 +66,7 @@ pub struct Limits {
     #[arg(default_value = "15s", value_parser = positive_duration)]
     pub deadline: Duration,
 
-    /// How long one attempt may take of that
+    /// How long one attempt may take of that; half of it may be spent on waiting for the client's body
     #[arg(long, env = "GATEWAY_ATTEMPT_TIMEOUT", value_name = "DURATION")]
     #[arg(default_value = "5s", value_parser = positive_duration)]
     pub attempt_timeout: Duration,
@@ -74,7 +76,7 @@ pub struct Limits {
     #[arg(default_value = "1s", value_parser = positive_duration)]
     pub connect_timeout: Duration,
 
-    /// How long an upstream may pause in the body of a response
+    /// How long an upstream may pause in the body of a response, and a client in reading it
     #[arg(long, env = "GATEWAY_PAUSE_TIMEOUT", value_name = "DURATION")]
     #[arg(default_value = "60s", value_parser = positive_duration)]
     pub pause_timeout: Duration,
@@ -119,15 +121,6 @@ pub struct Route {
     pub upstreams: Vec<Origin>,
 }
 
-/// Scheme, host and port of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Always `http`.
-    pub scheme: Scheme,
-    /// Host and port.
-    pub authority: Authority,
-}
-
 impl Route {
     /// The prefix as people write it.
     #[must_use]
@@ -146,35 +139,15 @@ impl Route {
     }
 }
 
-impl Origin {
-    /// The URI of this path there.
-    pub(crate) fn uri(&self, path: PathAndQuery) -> Uri {
-        let mut parts = Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path);
-        Uri::from_parts(parts).expect("scheme, authority and path make a URI")
-    }
-
-    /// By which its breaker is known.
-    pub(crate) fn destination(&self) -> Destination {
-        Destination::of(&self.uri(PathAndQuery::from_static("/")))
-    }
-}
-
 impl FromStr for Route {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (prefix, upstreams) = text
+        let (path, upstreams) = text
             .split_once('=')
             .ok_or("expected /prefix=http://host:port")?;
-        let is_path = prefix.starts_with('/') && !prefix.contains(['?', '#']);
-        if !is_path || intake::leaves_its_place(prefix) {
-            return Err(format!("{prefix:?} is not a path"));
-        }
         Ok(Self {
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            prefix: prefix(path)?,
             upstreams: upstreams
                 .split(',')
                 .map(str::parse)
@@ -183,27 +156,14 @@ impl FromStr for Route {
     }
 }
 
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-        let parts = uri.into_parts();
-        let path = parts
-            .path_and_query
-            .as_ref()
-            .map_or("/", |path| path.as_str());
-        match (parts.scheme, parts.authority) {
-            (Some(scheme), Some(authority))
-                if scheme == Scheme::HTTP && path == "/" && !authority.as_str().contains('@') =>
-            {
-                Ok(Self { scheme, authority })
-            }
-            _ => Err(format!("{text:?} is not like http://host:port")),
-        }
+/// Reads a prefix, in which nothing can be read in two ways.
+fn prefix(text: &str) -> Result<String, String> {
+    let prefix = text.trim_end_matches('/');
+    let is_path = text.starts_with('/') && !text.contains(['?', '#']);
+    if !is_path || intake::leaves_its_place(text) || intake::plain(prefix) != prefix {
+        return Err(format!("{text:?} is not a plain path"));
     }
+    Ok(prefix.to_owned())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -280,6 +240,13 @@ mod tests {
             "/a=http://user@h",
             "/a/../b=http://h",
             "/a?b=http://h",
+            "/a//b=http://h",
+            "/%61=http://h",
+            "/a;b=http://h",
+            "/a=http://:80",
+            "/a=http://h:",
+            "/a=http://h:0",
+            "/a=http://h:99999",
         ] {
             assert!(text.parse::<Route>().is_err(), "{text} passed");
         }

@@ -28,6 +28,44 @@ const OF_CONNECTION: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// What RFC 9110 section 6.5.1 keeps out of trailers (framing, routing, authentication, modifiers of the request, the form of the
+/// content), and by what upstreams know whom a request is for.
+const NOT_IN_TRAILERS: [HeaderName; 33] = [
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::EXPIRES,
+    header::FORWARDED,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PRAGMA,
+    header::RANGE,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VARY,
+    header::VIA,
+    header::WWW_AUTHENTICATE,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
+    HeaderName::from_static("idempotency-key"),
+];
+
 /// Whom a request comes from, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Sender {
@@ -49,6 +87,11 @@ pub(crate) fn of_request(headers: &mut HeaderMap, sender: &Sender, to_http2: boo
         }
     }
     add_via(headers, sender.version);
+    if !to_http2 {
+        join_cookies(headers);
+    }
+    // hyper has answered it, with 100 when the body is first read.
+    headers.remove(header::EXPECT);
 
     // The transport names the upstream.
     headers.remove(header::HOST);
@@ -64,8 +107,43 @@ pub(crate) fn of_request(headers: &mut HeaderMap, sender: &Sender, to_http2: boo
 
 /// Makes the headers of an upstream's response those of the gateway's own.
 pub(crate) fn of_response(headers: &mut HeaderMap, version: Version) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 section 6.3: the length is not that of the body.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_those_of_the_connection(headers);
     add_via(headers, version);
+}
+
+/// Takes out of trailers what a recipient may take for a header.
+pub(crate) fn of_trailers(trailers: &mut HeaderMap) {
+    remove_those_of_the_connection(trailers);
+    for name in &NOT_IN_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+/// Whether a body is coded for the connection in no other way than by chunks. hyper undoes no other coding, whatever the header says.
+pub(crate) fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// HTTP/2 may split them over lines, of which HTTP/1.1 takes one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cookies.len() > 1 {
+        let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
+        headers.insert(header::COOKIE, joined.expect("values make a value"));
+    }
 }
 
 fn remove_those_of_the_connection(headers: &mut HeaderMap) {

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header, uri::Authority};
 use percent_encoding::percent_decode_str;
 
-use crate::problem::Problem;
+use crate::{headers, problem::Problem};
 
 /// Looks at the head of a request, and says which host it is for.
 ///
@@ -18,13 +18,11 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<Option<Authority>, Proble
             "the gateway opens no tunnels and traces nothing",
         ));
     }
-    let codings = request.headers().get_all(header::TRANSFER_ENCODING);
-    // hyper reads the chunks whatever else was done to the body, and takes the header for done with.
-    if codings.iter().any(|coding| !is_chunked(coding)) {
+    if !headers::is_plain_or_chunked(request.headers()) {
         return Err(Problem::new(
             StatusCode::NOT_IMPLEMENTED,
             "transfer-coding-refused",
-            "the gateway knows no transfer coding but chunked",
+            "the gateway knows no transfer coding but chunked, said once",
         ));
     }
     if leaves_its_place(request.uri().path()) {
@@ -46,8 +44,18 @@ pub(crate) fn leaves_its_place(path: &str) -> bool {
         })
 }
 
-fn is_chunked(coding: &HeaderValue) -> bool {
-    coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+/// The path as a server reads it that decodes it, takes `\` for `/`, and passes over parameters and empty segments. The root is empty.
+pub(crate) fn plain(path: &str) -> String {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mut plain = String::with_capacity(decoded.len());
+    for segment in decoded.split(['/', '\\']) {
+        let name = segment.split(';').next().unwrap_or_default();
+        if !name.is_empty() {
+            plain.push('/');
+            plain.push_str(name);
+        }
+    }
+    plain
 }
 
 /// The host that a request is for. Only HTTP/1.0 has requests for none.
@@ -107,5 +115,21 @@ mod tests {
         ] {
             assert!(!leaves_its_place(path), "{path}");
         }
+    }
+
+    #[test]
+    fn the_plain_path_has_names_only() {
+        for path in [
+            "/s/x",
+            "//s///x/",
+            "/%73/x",
+            "/s;a=b/x;c",
+            "/;/s/x",
+            "/s%2Fx",
+            "\\s\\x",
+        ] {
+            assert_eq!(plain(path), "/s/x", "{path}");
+        }
+        assert_eq!(plain("/"), "");
     }
 }

@@ -9,12 +9,16 @@ pub mod config;
 pub mod failure;
 mod headers;
 mod intake;
+pub mod origin;
 mod problem;
 pub mod proxy;
 pub mod serve;
 pub mod server;
 mod shutdown;
 pub mod stack;
+mod trailers;
+mod unread;
+mod upload;
 mod upstreams;
 
 use bytes::Bytes;
@@ -39,7 +43,7 @@ pub struct App {
 ///
 /// # Errors
 ///
-/// Two routes have one prefix, or the limits cannot work together.
+/// Two routes have one prefix, a key is to be trusted on a route that is not there, or the limits cannot work together.
 pub fn app(config: &Config) -> Result<App, Failure> {
     let breakers = BreakerRegistry::per_destination(stack::breaker_config(&config.limits))
         .map_err(|error| Failure::because("the circuit breakers cannot work", error))?;

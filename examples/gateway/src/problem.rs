@@ -1,9 +1,10 @@
-//! The gateway's own refusals, as problem details (RFC 9457): in the form in which the layers refuse.
+//! The gateway's own refusals, as problem details (RFC 9457), or to gRPC calls as statuses: in the form in which the layers refuse.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
+use steadfast::http::grpc;
 
 use crate::Body;
 
@@ -42,6 +43,35 @@ impl Problem {
 
     pub(crate) const fn with_retryable(self, retryable: bool) -> Self {
         Self { retryable, ..self }
+    }
+
+    /// The response to a gRPC call: Trailers-Only, with the detail as message. Clients that retry by themselves are told where not to.
+    pub(crate) fn into_grpc_response(self) -> Response<Body> {
+        let mut response = Response::new(whole(Bytes::new()));
+        response.headers_mut().extend([
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            ),
+            (grpc::STATUS, self.grpc_code().as_u32().into()),
+            (grpc::MESSAGE, HeaderValue::from_static(self.detail)),
+        ]);
+        if !self.retryable {
+            let never = HeaderValue::from_static("-1");
+            response.headers_mut().insert(grpc::RETRY_PUSHBACK, never);
+        }
+        response
+    }
+
+    /// UNAVAILABLE only where the same call may be sent again by itself.
+    fn grpc_code(&self) -> grpc::Code {
+        match self.status {
+            _ if self.retryable => grpc::Code::Unavailable,
+            StatusCode::BAD_REQUEST => grpc::Code::InvalidArgument,
+            StatusCode::PAYLOAD_TOO_LARGE => grpc::Code::ResourceExhausted,
+            StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => grpc::Code::Unimplemented,
+            _ => grpc::Code::Unknown,
+        }
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {

@@ -1,23 +1,16 @@
 //! What happens to a request.
 
-use std::{
-    error::Error,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use steadfast::{
     circuit_breaker::BreakerRegistry,
     core::verdict::{SafetyClass, Verdict},
-    http::{LocalRejection, classify::verdict_of_error},
+    http::{LocalRejection, classify::verdict_of_error, grpc},
 };
 use tower::ServiceExt;
 
@@ -29,6 +22,8 @@ use crate::{
     intake,
     problem::Problem,
     stack::{self, Stack},
+    trailers::Checked,
+    upload::{Fate, Upload},
 };
 
 /// Serves clients: each request goes to an upstream of its route.
@@ -37,6 +32,8 @@ pub struct Proxy {
     /// Longer prefixes first.
     routes: Arc<[(Route, Stack)]>,
     max_body: usize,
+    /// How long a client may hold up an attempt, so that upstreams have the rest of it.
+    upload_patience: Duration,
     upstream_http2: bool,
 }
 
@@ -44,6 +41,13 @@ impl Proxy {
     /// A proxy whose upstreams are guarded by these breakers.
     pub(crate) fn new(config: &Config, breakers: &BreakerRegistry) -> Result<Self, Failure> {
         let transport = stack::transport(config);
+        for prefix in &config.trust_idempotency_key {
+            if !config.routes.iter().any(|route| route.prefix == *prefix) {
+                let what =
+                    format!("no route is for \"{prefix}/\", on which keys are to be trusted");
+                return Err(Failure::new(what));
+            }
+        }
         let mut routes: Vec<(Route, Stack)> = Vec::new();
         for route in &config.routes {
             if routes.iter().any(|(other, _)| other.prefix == route.prefix) {
@@ -57,6 +61,7 @@ impl Proxy {
         Ok(Self {
             routes: routes.into(),
             max_body: config.limits.max_body,
+            upload_patience: config.limits.attempt_timeout.min(config.limits.deadline) / 2,
             upstream_http2: config.upstream_http2,
         })
     }
@@ -68,9 +73,12 @@ impl Proxy {
     /// Dropping the future ends the attempt that is under way, and with HTTP/1 its connection. Whether the upstream has acted on it is
     /// then unknown.
     pub async fn answer(self, client: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-        self.forward(client, request)
-            .await
-            .unwrap_or_else(Problem::into_response)
+        let is_grpc = grpc::is_grpc(request.headers());
+        match self.forward(client, request).await {
+            Ok(response) => response,
+            Err(problem) if is_grpc => problem.into_grpc_response(),
+            Err(problem) => problem.into_response(),
+        }
     }
 
     async fn forward(
@@ -83,16 +91,20 @@ impl Proxy {
             version: request.version(),
             host: intake::check(&request)?,
         };
-        let (route, stack) = self.find(request.uri().path()).ok_or(NO_ROUTE)?;
+        let (route, stack) = self.find(request.uri().path())?;
         if request.body().size_hint().lower() > self.max_body as u64 {
             return Err(Problem::body_too_large());
         }
         let is_idempotent = request.method().is_idempotent();
-        let is_too_large = Arc::new(AtomicBool::new(false));
-        let request = self.outgoing(request, &sender, Arc::clone(&is_too_large));
+        let fate = Arc::new(Fate::default());
+        let request = self.outgoing(request, &sender, Arc::clone(&fate));
         match send(stack.clone(), request).await {
-            Ok(response) => incoming(response),
-            Err(_) if is_too_large.load(Ordering::Relaxed) => Err(Problem::body_too_large()),
+            Ok(response) => {
+                fate.answered();
+                incoming(response)
+            }
+            Err(_) if fate.is_too_large() => Err(Problem::body_too_large()),
+            Err(_) if fate.is_too_slow() => Err(BODY_TIMEOUT),
             Err(error) => {
                 let problem = problem_of(&error, is_idempotent);
                 let (route, error) = (route.name(), &error as &dyn Error);
@@ -106,8 +118,14 @@ impl Proxy {
         }
     }
 
-    fn find(&self, path: &str) -> Option<&(Route, Stack)> {
-        self.routes.iter().find(|(route, _)| route.holds(path))
+    /// The route of this path, if it is that of the path's plain form too: an upstream may read it so.
+    fn find(&self, path: &str) -> Result<&(Route, Stack), Problem> {
+        let route_of = |path: &str| self.routes.iter().position(|(route, _)| route.holds(path));
+        let found = route_of(path).ok_or(NO_ROUTE)?;
+        if route_of(&intake::plain(path)) != Some(found) {
+            return Err(PATH_OF_TWO_ROUTES);
+        }
+        Ok(&self.routes[found])
     }
 
     /// The request as the gateway sends it. Its URI is still the client's: the stack aims it.
@@ -115,17 +133,14 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         sender: &Sender,
-        is_too_large: Arc<AtomicBool>,
+        fate: Arc<Fate>,
     ) -> Request<Body> {
         let (mut head, body) = request.into_parts();
         headers::of_request(&mut head.headers, sender, self.upstream_http2);
         head.version = Version::HTTP_11;
         // The connection of the client is in them, for upgrades, of which there are none.
         head.extensions.clear();
-        // Over HTTP/2, the error of the client does not tell why a body has failed.
-        let body = Limited::new(body, self.max_body).inspect_err(move |error| {
-            is_too_large.fetch_or(error.is::<LengthLimitError>(), Ordering::Relaxed);
-        });
+        let body = Upload::new(body, self.max_body, self.upload_patience, fate);
         Request::from_parts(head, body.boxed_unsync())
     }
 }
@@ -142,15 +157,17 @@ fn send(
 fn incoming(mut response: Response<Body>) -> Result<Response<Body>, Problem> {
     // What a layer refused is the gateway's own word.
     if response.extensions().get::<LocalRejection>().is_none() {
+        // Nobody has asked for another protocol, nor for a coding.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || !headers::is_plain_or_chunked(response.headers())
+        {
+            return Err(UPSTREAM_FAILED);
+        }
         let version = response.version();
         headers::of_response(response.headers_mut(), version);
     }
-    // Nobody has asked for another protocol.
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(UPSTREAM_FAILED);
-    }
     *response.version_mut() = Version::HTTP_11;
-    Ok(response)
+    Ok(response.map(|body| Checked::new(body).boxed_unsync()))
 }
 
 /// There is no response: who is to blame, and may the request be sent again?
@@ -169,6 +186,18 @@ const NO_ROUTE: Problem = Problem::new(
     "no-route",
     "the gateway has no route for this path",
 );
+
+const PATH_OF_TWO_ROUTES: Problem = Problem::bad_request(
+    "path-refused",
+    "the path is one of two routes, depending on how it is read",
+);
+
+const BODY_TIMEOUT: Problem = Problem::new(
+    StatusCode::REQUEST_TIMEOUT,
+    "body-timeout",
+    "the request body did not arrive in time",
+)
+.with_retryable(true);
 
 const BODY_UNREADABLE: Problem =
     Problem::bad_request("body-unreadable", "the request body failed before its end")

@@ -13,7 +13,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -28,24 +27,51 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::Body;
+use crate::{Body, config::Limits, unread::Unread};
 
 /// The largest head of a request: more than browsers and gateways send, and what many at once can cost is bounded.
-const MAX_HEAD: usize = 64 << 10;
+pub(crate) const MAX_HEAD: u32 = 64 << 10;
+
+/// The most fields in a head of HTTP/1, in both directions: more than browsers send.
+pub(crate) const MAX_FIELDS: usize = 128;
 
 /// Out of file descriptors, for example: some may be closed by then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a connection is kept on which nothing is in flight.
+    pub idle: Duration,
+    /// How long a client may read nothing of a response that goes on.
+    pub unread: Duration,
+}
+
+impl Patience {
+    /// That of the gateway.
+    #[must_use]
+    pub const fn of(limits: &Limits) -> Self {
+        Self {
+            idle: limits.idle_timeout,
+            unread: limits.pause_timeout,
+        }
+    }
+}
+
 /// Serves until `stop`, and then what is in flight.
 ///
-/// A connection is closed on which nothing was in flight for `idle`. That holds from its beginning: hyper-util has no time limit of its
-/// own until it knows the version, nor hyper one for HTTP/2.
+/// A connection is closed on which nothing was in flight for as long as may be. That holds from its beginning: hyper-util has no time limit of its
+/// own until it knows the version, nor hyper one for HTTP/2. A response that is not read is given up, and is no longer in flight.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future stops accepting; connections that are open go on.
-pub async fn serve<H, F>(listener: TcpListener, handler: H, idle: Duration, stop: CancellationToken)
-where
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    handler: H,
+    patience: Patience,
+    stop: CancellationToken,
+) where
     H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -59,7 +85,7 @@ where
             Ok((stream, client)) => {
                 let handler = handler.clone();
                 let handler = move |request| handler(client, request);
-                connections.spawn(connection(stream, handler, idle, stop.clone()));
+                connections.spawn(connection(stream, handler, patience, stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -72,14 +98,19 @@ where
     connections.wait().await;
 }
 
-async fn connection<H, F>(stream: TcpStream, handler: H, idle: Duration, stop: CancellationToken)
-where
+async fn connection<H, F>(
+    stream: TcpStream,
+    handler: H,
+    patience: Patience,
+    stop: CancellationToken,
+) where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
+    let Patience { idle, unread } = patience;
     let requests = Requests::new();
     let begun = requests.clone();
     let service = service_fn(move |request| {
@@ -88,7 +119,7 @@ where
         async move {
             let response = response.await;
             // In flight until its body is sent, or given up.
-            let tracked = |body: Body| body.inspect_frame(move |_| _ = &token);
+            let tracked = |body| Unread::new(body, token, unread);
             Ok::<_, Infallible>(response.map(tracked))
         }
     });
@@ -157,11 +188,12 @@ fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        .max_buf_size(MAX_HEAD);
+        .max_buf_size(MAX_HEAD as usize)
+        .max_headers(MAX_FIELDS);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(idle)
         .keep_alive_timeout(idle)
-        .max_header_list_size(MAX_HEAD as u32);
+        .max_header_list_size(MAX_HEAD);
     http
 }

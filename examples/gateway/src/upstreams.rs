@@ -11,7 +11,7 @@ use std::{
 use http::{Request, uri::PathAndQuery};
 use steadfast::circuit_breaker::{BreakerRegistry, CircuitBreaker, Destination};
 
-use crate::config::Origin;
+use crate::origin::Origin;
 
 /// The interchangeable upstreams of one route, asked in turn.
 #[derive(Debug)]

@@ -48,6 +48,10 @@ async fn what_cannot_work_is_said_at_the_start() {
             &["--route", "/a=http://h", "--breaker-open", "400days"],
             "the circuit breakers cannot work",
         ),
+        (
+            &["--route", "/a=http://h", "--trust-idempotency-key", "/b"],
+            "no route is for \"/b/\", on which keys are to be trusted",
+        ),
     ] {
         let config = Config::try_parse_from([&["gateway"], arguments].concat()).unwrap();
         let error = gateway::app(&config).unwrap_err();

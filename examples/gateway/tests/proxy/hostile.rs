@@ -1,6 +1,6 @@
 //! What no honest client sends.
 
-use crate::support::{Connection, Gateway, Protocol, Raw, Upstream, empty};
+use crate::support::{Connection, Gateway, Protocol, Raw, Upstream, empty, text};
 
 /// What comes back for these bytes, whose connection the client does not keep.
 async fn ask(gateway: &Gateway, bytes: &str) -> String {
@@ -84,6 +84,13 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused_and_goes_nowhere() {
             501,
             "transfer-coding-refused",
         ),
+        (
+            format!(
+                "POST /orders HTTP/1.1\r\n{head}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            501,
+            "transfer-coding-refused",
+        ),
     ] {
         let answer = ask(&gateway, &request).await;
         assert!(
@@ -98,6 +105,57 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused_and_goes_nowhere() {
             answer.contains("application/problem+json"),
             "{request}{answer}"
         );
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_path_that_is_one_of_two_routes_goes_to_neither() {
+    let (orders, all) = (
+        Upstream::saying("orders").await,
+        Upstream::saying("all").await,
+    );
+    let gateway = Gateway::start(&[&orders.at("/orders"), &all.at("/")]).await;
+
+    for path in [
+        "//orders/1",
+        "/%6frders/1",
+        "/orders;x=y/1",
+        "/orders%2f1",
+        "/%5corders/1",
+    ] {
+        let answer = gateway.get(path).await;
+        assert_eq!(answer.problem(), (400, "path-refused".to_owned()), "{path}");
+    }
+    assert_eq!((orders.connections(), all.connections()), (0, 0));
+    for path in ["/orders//1", "/orders/%31;x=y", "/orders/"] {
+        assert_eq!(gateway.get(path).await.text(), "orders", "{path}");
+    }
+    assert_eq!(gateway.get("//other;x/%31").await.text(), "all");
+}
+
+#[tokio::test]
+async fn a_grpc_call_is_refused_with_a_status() {
+    let upstream = Upstream::saying("answer").await;
+    let limits = ["--upstream-http2", "--max-body", "9"];
+    let gateway = Gateway::with(&[&upstream.at("/shop")], &limits).await;
+
+    for (path, body, status) in [
+        ("/other/Buy", "", "12"),
+        ("/shop/../Buy", "", "3"),
+        ("/shop/Buy", "ten bytes.", "8"),
+    ] {
+        let mut call = text("POST", path, body);
+        let grpc = "application/grpc+proto".parse().unwrap();
+        call.headers_mut().insert("content-type", grpc);
+        let mut connection = Connection::open(Protocol::Http2, gateway.address).await;
+        let answer = connection.send(call).await.unwrap();
+
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, ""), "{path}");
+        assert_eq!(answer.headers["content-type"], "application/grpc");
+        assert_eq!(answer.headers["grpc-status"], status, "{path}");
+        assert!(answer.headers.contains_key("grpc-message"), "{path}");
+        assert_eq!(answer.headers["grpc-retry-pushback-ms"], "-1");
     }
     assert_eq!(upstream.connections(), 0);
 }

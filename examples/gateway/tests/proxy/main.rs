@@ -5,8 +5,12 @@
 mod admin;
 mod bodies;
 mod breakers;
+mod connections;
+mod framing;
+mod heads;
 mod hostile;
 mod passing;
 mod retries;
+mod slow;
 mod support;
 mod times;

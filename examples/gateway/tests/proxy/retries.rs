@@ -74,7 +74,10 @@ async fn a_post_that_may_have_been_processed_is_not_sent_again() {
 #[tokio::test]
 async fn a_key_makes_a_post_repeatable_only_where_the_operator_says_that_upstreams_honour_it() {
     let key = [("idempotency-key", "one")];
-    for (arguments, begun, status) in [(&[][..], 1, 502), (&["--trust-idempotency-key"], 2, 201)] {
+    for (arguments, begun, status) in [
+        (&[][..], 1, 502),
+        (&["--trust-idempotency-key", "/"], 2, 201),
+    ] {
         let upstream = Upstream::that(|number| match number {
             0 => None,
             _ => says(201, "charged"),
@@ -87,6 +90,37 @@ async fn a_key_makes_a_post_repeatable_only_where_the_operator_says_that_upstrea
         assert_eq!(answer.status, status, "{arguments:?}");
         assert_eq!(upstream.begun(), begun, "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn keys_are_trusted_on_the_routes_that_are_named_and_on_no_other() {
+    let upstream = Upstream::that(|_| None).await;
+    let routes = [&*upstream.at("/one"), &*upstream.at("/two")];
+    let limits = ["--trust-idempotency-key", "/one", "--breaker-failures", "9"];
+    let gateway = Gateway::with(&routes, &limits).await;
+
+    for (path, begun) in [("/one", 3), ("/two", 4)] {
+        let mut request = text("POST", path, "charge");
+        let key = "one".parse().unwrap();
+        request.headers_mut().insert("idempotency-key", key);
+        let mut connection = Connection::open(Protocol::Http1, gateway.address).await;
+        connection.send(request).await.unwrap();
+        assert_eq!(upstream.begun(), begun, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_early_is_for_the_client_to_send_again() {
+    let upstream = Upstream::that(|_| says(425, "too early")).await;
+    let gateway = Gateway::start(&[&upstream.at("/")]).await;
+
+    let answer = post(&gateway, &[("early-data", "1")], "charge").await;
+
+    assert_eq!((answer.status.as_u16(), answer.text()), (425, "too early"));
+    assert_eq!(upstream.begun(), 1);
+    assert_eq!(upstream.seen()[0].header("early-data"), ["1"]);
+    let breaker = gateway.breaker(&upstream.url()).await;
+    assert_eq!(breaker["failures_in_a_row"], 0);
 }
 
 #[tokio::test]

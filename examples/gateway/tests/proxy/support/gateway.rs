@@ -1,7 +1,11 @@
 use std::{future::ready, net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use gateway::{app, config::Config, server};
+use gateway::{
+    app,
+    config::Config,
+    server::{self, Patience},
+};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,17 +32,20 @@ impl Gateway {
         let config = Config::try_parse_from(all).unwrap();
         let app = app(&config).unwrap();
         let stop = CancellationToken::new();
-        let idle = config.limits.idle_timeout;
+        let patience = Patience::of(&config.limits);
 
         let (listener, address) = bind().await;
         let proxy = move |client, request| app.proxy.clone().answer(client, request);
-        tokio::spawn(server::serve(listener, proxy, idle, stop.clone()));
+        tokio::spawn(server::serve(listener, proxy, patience, stop.clone()));
         let (listener, admin) = bind().await;
         let answer = move |_, request| ready(app.admin.answer(&request));
         tokio::spawn(server::serve(
             listener,
             answer,
-            Duration::from_secs(60),
+            Patience {
+                idle: Duration::from_secs(60),
+                ..patience
+            },
             stop.clone(),
         ));
         Self {
