@@ -260,7 +260,7 @@ async fn each_attempt_is_told_what_is_left_for_it() {
     let pushed = || pushes_back("UNAVAILABLE", "400");
     let server = Server::play(&[pushed(), pushed(), pushed(), answers()]).await;
     let mut request = Request::new(tea());
-    request.set_timeout(Duration::from_millis(1500));
+    request.set_timeout(Duration::from_secs(5));
 
     let order = server.client().place_order(request).await.unwrap();
 
@@ -270,7 +270,7 @@ async fn each_attempt_is_told_what_is_left_for_it() {
     for pair in calls.windows(2) {
         // What was waited and worked for is gone, but for what one of the two lost on its way.
         let (before, after) = (pair[0].remaining(), pair[1].remaining());
-        assert!(before <= Duration::from_millis(1500));
+        assert!(before <= Duration::from_secs(5));
         assert!(
             after + Duration::from_millis(350) < before,
             "{before:?}, {after:?}"
@@ -296,7 +296,7 @@ async fn a_pushback_beyond_the_deadline_ends_the_call_at_once() {
 async fn an_attempt_that_takes_too_long_ends_at_the_server_too() {
     let server = Server::play(&[json!({ "hang": true }), answers()]).await;
     let limits = Limits {
-        attempt_timeout: Duration::from_millis(500),
+        attempt_timeout: Duration::from_millis(1500),
         ..limits()
     };
 
@@ -312,7 +312,7 @@ async fn an_attempt_that_takes_too_long_ends_at_the_server_too() {
     let calls = one_operation(calls);
     assert_eq!(calls.len(), 2);
     for call in &calls {
-        assert!(call.remaining() <= Duration::from_millis(500));
+        assert!(call.remaining() <= Duration::from_millis(1500));
     }
     let hung = millis(&given_up[0]["at"])
         .checked_sub(millis(&calls[0].0["at"]))

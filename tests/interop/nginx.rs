@@ -1,6 +1,6 @@
 //! nginx as a process of its own, with what it says that it saw.
 
-use std::{fs, net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Stdio, thread, time::Duration};
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -110,6 +110,20 @@ impl Nginx {
     /// Ends it, as a machine that is switched off does.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that fails shows what its programs said"
+)]
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let (path, url) = (self.folder.path(), self.url("/"));
+            let seen = fs::read_to_string(path.join("access.log")).unwrap_or_default();
+            println!("--- {url} saw:\n{seen}and said:\n{}", errors(path));
+        }
     }
 }
 
