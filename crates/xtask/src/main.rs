@@ -9,6 +9,7 @@
 mod apt;
 mod bench;
 mod check;
+mod peers;
 mod postgres;
 mod python;
 mod step;
@@ -24,7 +25,8 @@ usage: cargo xtask <command>
   bench [-- ARGS...] what the layers cost, measured side by side; `bench -- --help` lists what ARGS can be
 
 `test` and `bench` use STEADFAST_TEST_POSTGRES_URL, or the PostgreSQL binaries of this machine, or installs them with apt-get.
-`test` also finds a Python with grpcio (STEADFAST_TEST_PYTHON names one), or makes one in target/python of this workspace.
+`test` also finds a Python with grpcio and requests (STEADFAST_TEST_PYTHON names one), or makes one in target/python of this
+workspace; and curl, nginx and Node.js, or installs them with apt-get.
 To run the tests of one crate: cargo test -p <crate>";
 
 /// A command line that means nothing here, and why.

@@ -1,4 +1,4 @@
-//! A Python with grpcio, for tests with a gRPC client of another make.
+//! A Python with grpcio and requests, for tests with clients and servers of another make.
 
 use std::{
     env,
@@ -16,20 +16,23 @@ const NAMED: &str = "STEADFAST_TEST_PYTHON";
 /// test knows its workspace, but not each way in which cargo's own folder can be moved (CARGO_TARGET_DIR is one of them).
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
 
-/// The version that the own one gets.
-const GRPCIO: &str = "grpcio==1.85.1";
+/// What the own one gets.
+const PACKAGES: [&str; 2] = ["grpcio==1.85.1", "requests==2.34.2"];
 
-const INSTALL: &str = include_str!("install-grpcio.sh");
+/// What all of them must be able to do.
+const IMPORT: &str = "import grpc, requests";
 
-/// Finds a Python with grpcio, or makes one, and says which, or what to do; true if there is one.
+const INSTALL: &str = include_str!("install-python.sh");
+
+/// Finds a Python with both, or makes one, and says which, or what to do; true if there is one.
 pub(crate) fn provide() -> bool {
     match ensure(env::var_os(NAMED)) {
         Ok(python) => {
-            eprintln!("==> grpcio: {}", python.display());
+            eprintln!("==> python: {}", python.display());
             true
         }
         Err(reason) => {
-            eprintln!("==> grpcio: {reason}");
+            eprintln!("==> python: {reason}");
             false
         }
     }
@@ -39,11 +42,11 @@ pub(crate) fn provide() -> bool {
 fn ensure(named: Option<OsString>) -> Result<OsString, String> {
     // Another one in its place would test what nobody asked for.
     if let Some(python) = named {
-        return if has_grpc(&python) {
+        return if is_equipped(&python) {
             Ok(python)
         } else {
             Err(format!(
-                "{NAMED} names `{}`, which does not run or has no grpc: `pip install grpcio` for it, or unset {NAMED}",
+                "{NAMED} names `{}`, which does not run or cannot `{IMPORT}`: `pip install grpcio requests` for it, or unset {NAMED}",
                 python.display()
             ))
         };
@@ -51,22 +54,24 @@ fn ensure(named: Option<OsString>) -> Result<OsString, String> {
     if let Some(python) = find().or_else(|| make().and_then(|()| find())) {
         return Ok(python);
     }
-    let advice =
-        format!("`pip install grpcio` for your Python, or name one that has it with {NAMED}");
-    apt::install("grpcio", INSTALL).map_err(|reason| format!("{reason}; {advice}"))?;
-    find().ok_or_else(|| format!("installed, but no Python has it; {advice}"))
+    let advice = format!(
+        "`pip install grpcio requests` for your Python, or name one that has both with {NAMED}"
+    );
+    apt::install("python with grpcio and requests", INSTALL)
+        .map_err(|reason| format!("{reason}; {advice}"))?;
+    find().ok_or_else(|| format!("installed, but no Python has both; {advice}"))
 }
 
 fn find() -> Option<OsString> {
     let own = format!("{OWN}/bin/python3");
     [own.as_str(), "python3", "/usr/bin/python3"]
         .into_iter()
-        .find(|python| has_grpc(python))
+        .find(|python| is_equipped(python))
         .map(OsString::from)
 }
 
-fn has_grpc(python: impl AsRef<OsStr>) -> bool {
-    apt::succeeds(python, &["-c", "import grpc"])
+fn is_equipped(python: impl AsRef<OsStr>) -> bool {
+    apt::succeeds(python, &["-c", IMPORT])
 }
 
 /// Makes an environment of its own, without root; `None` if this machine cannot.
@@ -74,24 +79,25 @@ fn make() -> Option<()> {
     if !apt::succeeds("python3", &["-m", "venv", "--help"]) {
         return None;
     }
-    eprintln!("==> grpcio: not found; making an environment for it");
+    eprintln!("==> python: none has grpcio and requests; making an environment for them");
     let succeeds = |command: &mut Command| command.status().is_ok_and(|status| status.success());
     let made = succeeds(Command::new("python3").args(["-m", "venv", OWN]));
     let pip = Path::new(OWN).join("bin/pip");
     let installed = made
-        && succeeds(Command::new(pip).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            // To build it from source takes a compiler and many minutes; the distribution's package does not.
-            "--only-binary",
-            ":all:",
-            "--timeout",
-            "20",
-            "--retries",
-            "1",
-            GRPCIO,
-        ]));
+        && succeeds(
+            Command::new(pip)
+                .args(["install", "--quiet", "--disable-pip-version-check"])
+                // To build grpcio from source takes a compiler and many minutes; the distribution's package does not.
+                .args([
+                    "--only-binary",
+                    ":all:",
+                    "--timeout",
+                    "20",
+                    "--retries",
+                    "1",
+                ])
+                .args(PACKAGES),
+        );
     installed.then_some(())
 }
 
@@ -100,7 +106,7 @@ mod tests {
     use super::{NAMED, ensure};
 
     #[test]
-    fn a_named_python_without_grpc_is_an_error_of_one_line() {
+    fn a_named_python_without_the_packages_is_an_error_of_one_line() {
         let reason = ensure(Some("false".into())).unwrap_err();
 
         assert!(reason.contains(NAMED) && reason.contains("`false`"));

@@ -4,13 +4,13 @@ mod tally;
 
 use std::io::{self, BufRead, BufReader, Write};
 
-use crate::{postgres, python, step::Step};
+use crate::{peers, postgres, python, step::Step};
 
 use self::tally::Tally;
 
 /// Runs the tests, `passed_on` going to `cargo test`, and says whether all passed.
 pub(crate) fn run(passed_on: &[String]) -> bool {
-    if !postgres::provide() || !python::provide() {
+    if !postgres::provide() || !python::provide() || !peers::provide() {
         return false;
     }
 
