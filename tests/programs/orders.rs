@@ -1,6 +1,10 @@
 //! The orders program, as its users run it.
 
-use std::{path::Path, process::Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use nix::sys::signal::Signal;
 use orders::{
@@ -146,6 +150,133 @@ async fn at_sigterm_an_order_whose_client_left_is_placed_too() {
     let answer = place(&server, "k").await.unwrap();
 
     assert_eq!(told(&answer, "idempotent-replayed"), "true");
+}
+
+#[tokio::test]
+async fn the_kill_of_the_readme_ends_as_shown_when_the_line_is_sent_at_once() {
+    let line_with = |part: &str| {
+        let line = README.lines().find(|line| line.contains(part)).unwrap();
+        let (_, arguments) = line.split_once(" -- ").unwrap();
+        arguments.split(' ').collect::<Vec<_>>()
+    };
+    let serve = line_with("--work-time");
+    let place = line_with("order-44");
+    let shown = README.lines().find(|line| line.contains("execution=2"));
+    let (_, shown) = shown.unwrap().split_once("… ").unwrap();
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &serve[1..]).await;
+    let cut = server.spawn(&place);
+    until_claimed(folder.path(), 1).await;
+
+    server.kill();
+    let cut = cut.wait_with_output().unwrap();
+    let server = Server::start(folder.path(), &serve[1..]).await;
+    let taken_over = stdout(&server.call(&place));
+
+    assert!(!cut.status.success());
+    let failure = String::from_utf8(cut.stderr).unwrap();
+    assert!(failure.contains("UNAVAILABLE"), "{failure}");
+    assert!(taken_over.trim_end().ends_with(shown), "{taken_over}");
+    assert_eq!(list(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_without_time_does_not_touch_what_a_lost_execution_left() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    let placed = place(&server, "k").await.unwrap().into_inner();
+    server.kill();
+    // As it is left by a kill between the order and its answer.
+    change_records(
+        folder.path(),
+        "UPDATE steadfast_idempotency SET state = 0, format = NULL, response = NULL, lease_until = 0",
+    )
+    .await;
+    let server = Server::start(folder.path(), &["--work-time", "3s"]).await;
+
+    let line = ["place", "--sku", "tea", "--quantity", "2", "--key", "k"];
+    let late = server.call(&[&line[..], &["--deadline", "2s"]].concat());
+    let in_time = place(&server, "k").await.unwrap();
+
+    let late = String::from_utf8(late.stderr).unwrap();
+    assert!(late.contains("DEADLINE_EXCEEDED: this takes 3s"), "{late}");
+    assert_eq!(told(&in_time, "order-execution"), "2");
+    assert_eq!(in_time.into_inner(), placed);
+    assert_eq!(list(&server).await, [placed]);
+}
+
+#[tokio::test]
+async fn a_key_that_the_client_made_is_told_though_the_call_fails() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--lose-first", "3"]).await;
+    let line = ["place", "--sku", "tea", "--quantity", "2"];
+
+    let lost = server.call(&line);
+    assert!(!lost.status.success(), "{lost:?}");
+    let said = String::from_utf8(lost.stderr).unwrap();
+    let key = said
+        .lines()
+        .next()
+        .unwrap()
+        .strip_prefix("key=")
+        .expect(&said);
+    let again = server.call(&[&line[..], &["--key", key, "--attempts", "4"]].concat());
+
+    assert!(stdout(&again).ends_with(" replayed=true\n"), "{again:?}");
+    let placed = stdout(&server.call(&["list", "--attempts", "4"]));
+    assert_eq!(placed.lines().count(), 1, "{placed}");
+}
+
+#[tokio::test]
+async fn no_key_is_logged_or_stored() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--lose-first", "1"]).await;
+    let order = ["place", "--sku", "tea", "--quantity", "2"];
+    let keys = ["--key", "key_secret", "--api-key", "sk_secret"];
+
+    let placed = server.call(&[&order[..], &keys].concat());
+
+    let logs = [placed.stderr.clone(), server.logs().into_bytes()].concat();
+    assert!(stdout(&placed).contains("state=placed"));
+    let mut written = vec![(PathBuf::from("the logs"), logs)];
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            written.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    assert!(written.len() > 1, "the database was not found");
+    for (place, bytes) in written {
+        for key in ["key_secret", "sk_secret"] {
+            let is_there = bytes.windows(key.len()).any(|part| part == key.as_bytes());
+            assert!(!is_there, "{key} is in {}", place.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_whose_time_is_over_are_removed() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    place(&server, "k").await.unwrap();
+    server.kill();
+    change_records(
+        folder.path(),
+        "UPDATE steadfast_idempotency SET expires_at = 0",
+    )
+    .await;
+
+    let _server = Server::start(folder.path(), &[]).await;
+
+    until_claimed(folder.path(), 0).await;
+}
+
+async fn change_records(folder: &Path, statement: &'static str) {
+    let url = format!("sqlite:{}", folder.join("orders.db").display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    let changed = sqlx::query(statement).execute(&mut connection).await;
+    assert_eq!(changed.unwrap().rows_affected(), 1);
+    connection.close().await.unwrap();
 }
 
 /// Waits until the store has so many records, which are there from the claim on, before the work begins.

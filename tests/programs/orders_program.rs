@@ -82,10 +82,18 @@ impl Server {
 
     /// Calls it with the program's own client: what stands after `orders`.
     pub(crate) fn call(&self, arguments: &[&str]) -> Output {
+        self.spawn(arguments).wait_with_output().unwrap()
+    }
+
+    /// Begins to call it.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
         command(Path::new("."))
             .args(arguments)
             .env("ORDERS_SERVER", &self.url)
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap()
     }
 }

@@ -25,6 +25,14 @@ use crate::{
 /// The server's name in logs and metrics.
 const NAME: &str = "orders";
 
+/// A server that is not connected by then is connected to anew, in the next attempt.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a connection is asked whether it still carries anything, and how long the answer may take. A dead one is left after twice
+/// this, which leaves a call with the default limits an attempt on the next. Servers of grpc-go and grpc-java end connections that ask
+/// this often, unless they are told to permit it (`keepalive.EnforcementPolicy`, `permitKeepAliveTime`).
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// The layers around the channel, from the outside.
 pub type Stack = SetIdempotencyKey<Retry<Guarded<Channel>, SameBody>>;
 
@@ -66,7 +74,14 @@ impl Clients {
         api_key: &str,
         limits: &Limits,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let channel = endpoint.connect_lazy();
+        // Attempts that elapse do not end their connection: without these, all of them would wait for a dead one.
+        let channel = endpoint
+            .clone()
+            .connect_timeout(CONNECT_LIMIT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
         let credentials = Credentials::of_key(api_key)?;
         let breaker = CircuitBreaker::with_config(NAME, limits.breaker)?;
         let budget = Arc::new(Budget::default());
@@ -152,5 +167,23 @@ impl Interceptor for Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_key_is_sent_and_not_shown() {
+        let mut credentials = Credentials::of_key("sk_secret").unwrap();
+
+        let request = credentials.call(Request::new(())).unwrap();
+
+        let sent = request.metadata().get("authorization").unwrap();
+        assert_eq!(sent, "Bearer sk_secret");
+        for shown in [format!("{credentials:?}"), format!("{request:?}")] {
+            assert!(!shown.contains("sk_secret"), "{shown}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use steadfast::{circuit_breaker::BreakerConfig, http::grpc::Code};
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
+use uuid::Uuid;
 
 use crate::{
     client::{Clients, Limits},
@@ -29,8 +31,8 @@ pub async fn place(config: PlaceConfig) -> Result<(), Failure> {
         sku: config.sku,
         quantity: config.quantity,
     };
-    let request = keyed(order, config.key.as_deref())?;
-    let answer = clients(config.client)?.unary.place_order(request).await;
+    let mut client = clients(config.client)?.unary;
+    let answer = client.place_order(keyed(order, config.key)?).await;
     show_answer(answer)
 }
 
@@ -44,8 +46,9 @@ pub async fn place(config: PlaceConfig) -> Result<(), Failure> {
 ///
 /// The order may be cancelled although the future is dropped; the same key tells.
 pub async fn cancel(config: CancelConfig) -> Result<(), Failure> {
-    let request = keyed(CancelOrderRequest { id: config.id }, config.key.as_deref())?;
-    let answer = clients(config.client)?.unary.cancel_order(request).await;
+    let order = CancelOrderRequest { id: config.id };
+    let mut client = clients(config.client)?.unary;
+    let answer = client.cancel_order(keyed(order, config.key)?).await;
     show_answer(answer)
 }
 
@@ -86,16 +89,19 @@ pub async fn list(config: ListConfig) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// There is none, or the stream broke off.
+/// There is none, the stream did not begin before the deadline, or it broke off.
 ///
 /// # Cancel safety
 ///
 /// It only reads.
 pub async fn watch(config: OrderConfig) -> Result<(), Failure> {
+    let begins_within = config.client.deadline;
     let mut client = clients(config.client)?.streams;
-    let answer = client
-        .watch_order(WatchOrderRequest { id: config.id })
-        .await;
+    let begun = client.watch_order(WatchOrderRequest { id: config.id });
+    // The layers would tell the server of a limit, and it is not one of the whole stream.
+    let answer = timeout(begins_within, begun)
+        .await
+        .map_err(|_| Failure::new(format!("the watch did not begin within {begins_within:?}")))?;
     let mut orders = answer.map_err(refused)?.into_inner();
     while let Some(order) = orders.message().await.map_err(refused)? {
         show(&line(&order))?;
@@ -114,15 +120,22 @@ fn clients(config: ClientConfig) -> Result<Clients, Failure> {
         .map_err(|error| Failure::because("failed to make a client", error))
 }
 
-/// Without a key of the caller's own, the layer makes one.
-fn keyed<T>(message: T, key: Option<&str>) -> Result<Request<T>, Failure> {
+/// Gives the call its key. One that is made here is told before anything is sent: whoever gets no answer needs it to ask again.
+fn keyed<T>(message: T, key: Option<String>) -> Result<Request<T>, Failure> {
+    let key = match key {
+        Some(key) => key,
+        None => {
+            let key = Uuid::new_v4().to_string();
+            writeln!(io::stderr(), "key={key}")
+                .map_err(|error| Failure::because("failed to tell the key", error))?;
+            key
+        }
+    };
+    let key = key
+        .parse()
+        .map_err(|error| Failure::because("the key cannot be sent", error))?;
     let mut request = Request::new(message);
-    if let Some(key) = key {
-        let key = key
-            .parse()
-            .map_err(|error| Failure::because("the key cannot be sent", error))?;
-        request.metadata_mut().insert("idempotency-key", key);
-    }
+    request.metadata_mut().insert("idempotency-key", key);
     Ok(request)
 }
 

@@ -93,7 +93,7 @@ pub struct ClientConfig {
     #[arg(default_value = "sk_demo")]
     pub api_key: String,
 
-    /// How long the whole call may take, waits included; a watch takes as long as it takes
+    /// How long the whole call may take, waits included; of a watch, how long it may take to begin
     #[arg(long, env = "ORDERS_DEADLINE", value_name = "DURATION")]
     #[arg(default_value = "5s", value_parser = positive_duration)]
     pub deadline: Duration,
@@ -120,7 +120,7 @@ pub struct PlaceConfig {
     #[arg(long)]
     pub quantity: u32,
 
-    /// Names the operation: the same again is the same order. Default: a new one
+    /// Names the operation: the same again is the same order. Default: a new one, which is written to stderr
     #[arg(long)]
     pub key: Option<String>,
 
@@ -136,7 +136,7 @@ pub struct CancelConfig {
     #[arg(long)]
     pub id: String,
 
-    /// Names the operation: the same again gets the same answer. Default: a new one
+    /// Names the operation: the same again gets the same answer. Default: a new one, which is written to stderr
     #[arg(long)]
     pub key: Option<String>,
 

@@ -79,16 +79,10 @@ impl Database {
     async fn sqlite(path: &Path) -> Result<Self, BoxError> {
         let store = SqliteStore::open(path).await?;
         store.migrate().await?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An order that was answered must survive a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(4));
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(4))
-            .connect_with(options)
+            .connect_with(sqlite_options(path))
             .await?;
         Ok(Self {
             store: DynStore::new(store.clone()),
@@ -116,5 +110,36 @@ impl Database {
         if timeout(CLOSE_LIMIT, closing).await.is_err() {
             tracing::warn!("the database's connections did not close within {CLOSE_LIMIT:?}");
         }
+    }
+}
+
+fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // An order that was answered must survive a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(4))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{ConnectOptions, Connection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk() {
+        let options = sqlite_options(Path::new(":memory:"));
+        let mut connection = options.connect().await.unwrap();
+
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+
+        // FULL
+        assert_eq!(synchronous, 2);
+        connection.close().await.unwrap();
     }
 }

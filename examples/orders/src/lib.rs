@@ -14,15 +14,13 @@ pub mod serve;
 mod shop;
 mod shutdown;
 pub mod table;
+mod watches;
 
 use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response};
 use steadfast::{
-    http::grpc::Code,
-    idempotency::{
-        ConfigError, IdempotencyConfig, IdempotencyHandle, IdempotencyLayer, Outcome, scope,
-    },
+    idempotency::{ConfigError, IdempotencyConfig, IdempotencyHandle, IdempotencyLayer, scope},
     store::DynStore,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,8 +33,8 @@ use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
 use crate::{
-    account::Account, faults::FaultLayer, proto::orders_server::OrdersServer, shop::Shop,
-    table::Orders,
+    account::Account, deadline::TimeNeededLayer, faults::FaultLayer,
+    proto::orders_server::OrdersServer, shop::Shop, table::Orders,
 };
 
 /// What is generated from `proto/orders/v1/orders.proto`.
@@ -114,6 +112,8 @@ pub fn app(deps: Deps) -> Result<App, ConfigError> {
         .layer(InterceptorLayer::new(account::authenticate))
         // As the network does, it loses answers that are kept.
         .layer(deps.faults)
+        // Outside of idempotency: who comes too late claims no key, and answers for nobody else who has it.
+        .layer(TimeNeededLayer::new(methods::PLACE_ORDER, deps.work_time))
         .layer(idempotency)
         .service(Routes::new(OrdersServer::new(shop)).prepare());
     Ok(App {
@@ -137,11 +137,6 @@ fn idempotency(
         store,
         scope::from_extension(|account: &Account| account.id()),
     )?
-    .with_config(config)?
-    // The handlers say so before they begin, and never later: the key is free again.
-    .with_outcome(|head| {
-        let code = head.extensions.get::<Code>()?;
-        (*code == Code::DeadlineExceeded).then_some(Outcome::Release)
-    });
+    .with_config(config)?;
     Ok(layer)
 }

@@ -10,12 +10,12 @@ use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
     account::Account,
-    deadline,
     proto::{
         CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order,
         PlaceOrderRequest, State, WatchOrderRequest, orders_server,
     },
     table::{OrderRow, Orders, TableError},
+    watches::Watches,
 };
 
 /// How often a watched order is looked at. It may be changed by another process: only the database knows.
@@ -27,18 +27,16 @@ pub(crate) struct Shop {
     orders: Orders,
     work_time: Duration,
     stopping: CancellationToken,
+    watches: Watches,
 }
 
 impl Shop {
-    pub(crate) const fn new(
-        orders: Orders,
-        work_time: Duration,
-        stopping: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(orders: Orders, work_time: Duration, stopping: CancellationToken) -> Self {
         Self {
             orders,
             work_time,
             stopping,
+            watches: Watches::default(),
         }
     }
 
@@ -82,7 +80,6 @@ impl orders_server::Orders for Shop {
         let operation: &Operation = of_layer(&extensions)?;
         let account: &Account = of_layer(&extensions)?;
         check(&request)?;
-        deadline::leaves(&extensions, self.work_time)?;
 
         // Where another shop asks for stock and payment, with the operation's derived keys.
         sleep(self.work_time).await;
@@ -157,15 +154,16 @@ impl orders_server::Orders for Shop {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let account = of_layer(request.extensions())?;
+        let watching = self.watches.begin(account)?;
         let order = self.find(account, &request.get_ref().id).await?;
 
         let first = stream::once(future::ready(Ok(order.clone().into())));
         let shop = self.clone();
-        let changes = stream::try_unfold(order, move |last| {
+        let changes = stream::try_unfold((order, watching), move |(last, watching)| {
             let shop = shop.clone();
             async move {
                 let changed = shop.next_change(last).await?;
-                Ok(changed.map(|order| (order.clone().into(), order)))
+                Ok(changed.map(|order| (order.clone().into(), (order, watching))))
             }
         });
         Ok(Response::new(first.chain(changes).boxed()))

@@ -112,7 +112,7 @@ async fn work_that_cannot_be_finished_in_time_is_not_begun_and_its_key_is_free()
 
     let refused = refused.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded);
-    assert!(refused.message().contains("nothing was done"), "{refused}");
+    assert!(refused.message().contains("did nothing"), "{refused}");
     // The record of the first is gone: otherwise this were its second execution.
     let placed = placed.unwrap();
     assert_eq!(replayed(&placed), Some("false"));
@@ -120,7 +120,7 @@ async fn work_that_cannot_be_finished_in_time_is_not_begun_and_its_key_is_free()
 }
 
 #[tokio::test]
-async fn an_answer_that_is_kept_needs_no_time() {
+async fn a_call_that_comes_too_late_leaves_the_record_of_its_key_as_it_was() {
     let slow = Deps {
         work_time: LIMIT * 10,
         ..deps().await
@@ -132,13 +132,43 @@ async fn an_answer_that_is_kept_needs_no_time() {
     };
     let slow = Running::start(slow).await;
     let quick = Running::start(quick).await;
-    within(quick.plain().place_order(keyed("k", tea())))
-        .await
-        .unwrap();
+    let mut client = quick.plain();
+    let placed = within(client.place_order(keyed("k", tea()))).await.unwrap();
 
     let mut request = keyed("k", tea());
     request.set_timeout(LIMIT);
-    let again = within(slow.plain().place_order(request)).await;
+    let late = within(slow.plain().place_order(request)).await;
+    let again = within(client.place_order(keyed("k", tea()))).await.unwrap();
 
-    assert_eq!(replayed(&again.unwrap()), Some("true"));
+    assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(replayed(&again), Some("true"));
+    assert_eq!(again.into_inner(), placed.into_inner());
+}
+
+#[tokio::test]
+async fn a_caller_without_time_answers_for_nobody_else_with_its_key() {
+    let server = Running::start(Deps {
+        work_time: Duration::from_millis(500),
+        ..deps().await
+    })
+    .await;
+    let client = server.plain();
+
+    for number in 0..2 {
+        let (mut hasty, mut patient) = (client.clone(), client.clone());
+        let key = number.to_string();
+        let mut in_no_time = keyed(&key, tea());
+        in_no_time.set_timeout(Duration::from_millis(400));
+
+        let (hasty, patient) = within(async {
+            tokio::join!(
+                hasty.place_order(in_no_time),
+                patient.place_order(keyed(&key, tea())),
+            )
+        })
+        .await;
+
+        assert!(hasty.is_err());
+        assert_eq!(replayed(&patient.unwrap()), Some("false"));
+    }
 }

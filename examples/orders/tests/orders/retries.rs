@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use futures_util::future::join_all;
 use http::{Request, Response, request::Parts};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
@@ -12,10 +13,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use orders::{
+    client::Limits,
     faults::FaultLayer,
-    methods::{GET_ORDER, PLACE_ORDER},
-    proto::{GetOrderRequest, ListOrdersRequest},
+    methods::{GET_ORDER, PLACE_ORDER, WATCH_ORDER},
+    proto::{GetOrderRequest, ListOrdersRequest, WatchOrderRequest},
 };
+use steadfast::circuit_breaker::BreakerConfig;
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{Code, body::Body};
 use tower::{Service, ServiceExt};
@@ -151,4 +154,33 @@ async fn the_last_failure_reaches_the_caller() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "refused on purpose, nothing was done");
     assert_eq!(server.heads.of(PLACE_ORDER).len(), 3);
+}
+
+#[tokio::test]
+async fn calls_and_streams_have_one_budget_of_retries() {
+    let mut deps = deps().await;
+    deps.faults.fail_first = u32::MAX;
+    let server = Running::start(deps).await;
+    let limits = Limits {
+        // The breaker would end the retries too.
+        breaker: BreakerConfig::default()
+            .with_consecutive_failures(1000)
+            .without_failure_rate(),
+        ..limits()
+    };
+    let clients = clients(server.address, &limits);
+    // The budget holds a hundred retries, and a fifth of one for each call.
+    let calls = (0..80).map(|_| {
+        let mut client = clients.unary.clone();
+        async move { client.place_order(tea()).await }
+    });
+    within(join_all(calls)).await;
+    let attempts = server.heads.of(PLACE_ORDER).len();
+    assert!((180..240).contains(&attempts), "{attempts}");
+
+    let watch = WatchOrderRequest::default();
+    let refused = within(clients.streams.clone().watch_order(watch)).await;
+
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(server.heads.of(WATCH_ORDER).len(), 1);
 }

@@ -11,7 +11,7 @@ use steadfast::circuit_breaker::State as Circuit;
 use tokio::time::sleep;
 use tonic::{Code, Streaming};
 
-use crate::server::{Running, clients, deps, keyed, limits, tea, within};
+use crate::server::{Running, clients, deps, eventually, keyed, limits, tea, within};
 
 async fn next(orders: &mut Streaming<Order>) -> Option<State> {
     let order = within(orders.message()).await.unwrap()?;
@@ -75,4 +75,26 @@ async fn a_stream_that_is_refused_is_asked_for_again_and_one_that_began_is_not()
     assert_eq!(status.message(), "the server stops; watch the order again");
     assert_eq!(server.heads.of(WATCH_ORDER).len(), 2);
     assert_eq!(clients.breaker.state(), Circuit::Closed);
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_watches_at_a_time() {
+    let server = Running::start(deps().await).await;
+    let mut client = server.plain();
+    let order = within(client.place_order(keyed("k", tea()))).await.unwrap();
+    let id = order.into_inner().id;
+    let mut begin = async || {
+        client
+            .watch_order(WatchOrderRequest { id: id.clone() })
+            .await
+    };
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        watches.push(within(begin()).await.unwrap());
+    }
+
+    let refused = within(begin()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    watches.pop();
+    eventually(async || begin().await.ok()).await;
 }
