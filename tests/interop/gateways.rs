@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use gateway::{app, config::Config, server};
+use gateway::{
+    app,
+    config::Config,
+    server::{self, Patience},
+};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tokio::net::TcpListener;
@@ -33,8 +37,8 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = move |client, request| app.proxy.clone().answer(client, request);
-        let idle = config.limits.idle_timeout;
-        tokio::spawn(server::serve(listener, answer, idle, stop.clone()));
+        let patience = Patience::of(&config.limits);
+        tokio::spawn(server::serve(listener, answer, patience, stop.clone()));
         Self {
             address,
             _stop: stop.drop_guard(),
@@ -70,7 +74,7 @@ async fn a_charge_by_way_of_nginx_the_gateway_and_nginx_again_is_made_once_by_a_
     let provider = Provider::new(program.provider_url());
     let address = program.provider_url().strip_prefix("http://").unwrap();
     let back = Nginx::before(address.parse().unwrap()).await;
-    let gateway = Gateway::to(&[&back], &["--trust-idempotency-key"]).await;
+    let gateway = Gateway::to(&[&back], &["--trust-idempotency-key", "/"]).await;
     let front = Nginx::before(gateway.address).await;
     let url = front.url("/charges");
 

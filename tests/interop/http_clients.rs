@@ -43,9 +43,7 @@ impl Stage {
 
 fn requests(api: &Program) -> usize {
     let logs = api.logs();
-    let answers = logs
-        .lines()
-        .filter(|line| line.contains("finished processing request"));
+    let answers = logs.lines().filter(|line| line.contains(": answered "));
     answers.filter(|line| line.contains("/v1/charges")).count()
 }
 
