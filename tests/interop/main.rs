@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod clients;
+#[path = "../programs/executable.rs"]
+mod executable;
 mod front;
 mod gateways;
 mod grpc_clients;

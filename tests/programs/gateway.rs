@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    ffi::OsStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -22,7 +21,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::program::{LIMIT, Program, eventually, paste};
+use crate::{
+    executable::built,
+    program::{LIMIT, Program, eventually, paste},
+};
 
 const README: &str = include_str!("../../examples/gateway/README.md");
 
@@ -215,48 +217,7 @@ async fn the_transcript_of_the_gateway_happens_as_shown() {
     }
 }
 
-/// The program beside this test's own executable, built first if it is missing or older than its sources.
 fn executable() -> &'static Path {
     static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
-    EXECUTABLE.get_or_init(|| {
-        let test = env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let path = profile
-            .join("gateway")
-            .with_extension(env::consts::EXE_EXTENSION);
-        if !is_current(&path) {
-            build(profile);
-        }
-        path
-    })
-}
-
-fn build(profile: &Path) {
-    let name = match profile.file_name().and_then(OsStr::to_str) {
-        Some("debug") => "dev",
-        Some(name) => name,
-        None => panic!("{} has no profile", profile.display()),
-    };
-    let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--package", "gateway", "--profile", name])
-        .arg("--target-dir")
-        .arg(profile.parent().unwrap())
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
-        .status()
-        .unwrap();
-    assert!(built.success(), "the gateway cannot be built");
-}
-
-/// Whether the executable is there, and newer than every source that cargo lists beside it.
-fn is_current(executable: &Path) -> bool {
-    let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-    let (Ok(built), Ok(sources)) = (
-        modified(executable),
-        fs::read_to_string(executable.with_extension("d")),
-    ) else {
-        return false;
-    };
-    let is_older = |path: &str| modified(path.as_ref()).is_ok_and(|changed| changed <= built);
-    let sources = sources.split_once(": ").map(|(_, sources)| sources);
-    sources.is_some_and(|sources| sources.split_whitespace().all(is_older))
+    EXECUTABLE.get_or_init(|| built("gateway"))
 }

@@ -8,6 +8,7 @@ mod client;
 mod command_line;
 mod crashes;
 mod demo;
+mod executable;
 mod faults;
 mod forgotten;
 mod gateway;

@@ -144,31 +144,3 @@ async fn a_call_that_comes_too_late_leaves_the_record_of_its_key_as_it_was() {
     assert_eq!(replayed(&again), Some("true"));
     assert_eq!(again.into_inner(), placed.into_inner());
 }
-
-#[tokio::test]
-async fn a_caller_without_time_answers_for_nobody_else_with_its_key() {
-    let server = Running::start(Deps {
-        work_time: Duration::from_millis(500),
-        ..deps().await
-    })
-    .await;
-    let client = server.plain();
-
-    for number in 0..2 {
-        let (mut hasty, mut patient) = (client.clone(), client.clone());
-        let key = number.to_string();
-        let mut in_no_time = keyed(&key, tea());
-        in_no_time.set_timeout(Duration::from_millis(400));
-
-        let (hasty, patient) = within(async {
-            tokio::join!(
-                hasty.place_order(in_no_time),
-                patient.place_order(keyed(&key, tea())),
-            )
-        })
-        .await;
-
-        assert!(hasty.is_err());
-        assert_eq!(replayed(&patient.unwrap()), Some("false"));
-    }
-}
