@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use steadfast_core::{
     breaker::{Outcome, Rejection, Report, Ticket},
-    verdict::Verdict,
+    verdict::{Cause, Verdict},
 };
 use steadfast_http::Deadline;
 use tokio::time::Instant;
@@ -41,8 +41,10 @@ impl Held {
 pub struct Pass {
     held: Held,
     ticket: Ticket,
-    /// Until when the caller waits.
+    /// Until when the caller waits: its passing is a failure.
     deadline: Option<Deadline>,
+    /// Whether the caller waits for so short a time that its passing says nothing.
+    is_hasty: bool,
     /// Where it matters how long the call takes.
     started: Option<Instant>,
     stage: Stage,
@@ -66,10 +68,12 @@ impl Pass {
             Err(rejection) => return Err((held, rejection)),
         };
         let started = shared.statistics().times_calls().then(Instant::now);
+        let is_hasty = deadline.is_some_and(|deadline| shared.is_hasty(deadline));
         Ok(Self {
             held,
             ticket,
-            deadline,
+            deadline: deadline.filter(|_| !is_hasty),
+            is_hasty,
             started,
             stage: Stage::UnderWay,
         })
@@ -111,6 +115,11 @@ impl Pass {
     /// The call ended with this verdict.
     #[inline]
     pub(crate) fn end(&mut self, verdict: Verdict) {
+        let verdict = if self.is_hasty && has_elapsed(verdict) {
+            Verdict::Ignored
+        } else {
+            verdict
+        };
         self.settle(&Report::from(verdict).with_took(self.took()));
     }
 
@@ -143,6 +152,10 @@ impl Pass {
             self.settle(&Report::new(Outcome::Failure).with_took(self.took()));
         }
     }
+}
+
+fn has_elapsed(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Failure(failure) if failure.cause() == Cause::Elapsed)
 }
 
 impl Drop for Pass {

@@ -66,7 +66,7 @@ impl CircuitBreaker {
     }
 
     /// Asks whether a call may be made now. `deadline` is when its caller stops waiting, if that is known: a permit that is dropped
-    /// after it was that of a call which failed.
+    /// after it was that of a call which failed, unless it left less than the [least time](BreakerConfig::with_least_time).
     ///
     /// # Errors
     ///

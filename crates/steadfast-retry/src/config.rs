@@ -212,7 +212,7 @@ impl RetryConfig {
     }
 
     pub(crate) fn deadline_from(&self, now: Instant) -> Option<Deadline> {
-        now.checked_add(self.deadline?).map(Deadline::at)
+        now.checked_add(self.deadline?).map(Deadline::limit)
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {

@@ -36,11 +36,16 @@ impl Times {
             .attempt_timeout
             .and_then(|timeout| now.checked_add(timeout))
             .map(|at| Limit {
-                at: Deadline::at(at),
+                at: Deadline::limit(at),
                 code: Code::AttemptTimeout,
             });
-        let deadline = self.deadline.map(|at| Limit {
-            at,
+        let deadline = self.deadline.map(|deadline| Limit {
+            at: if now > self.started {
+                // Whoever chose the whole: this attempt has only what is left of it.
+                Deadline::at(deadline.moment())
+            } else {
+                deadline
+            },
             code: Code::DeadlinePassed,
         });
         match (attempt, deadline) {

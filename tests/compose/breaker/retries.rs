@@ -297,13 +297,31 @@ async fn a_deadline_of_the_callers_own_tells_too() {
 
     for _ in 0..5 {
         let mut request = get(&script.url());
-        let deadline = Deadline::at(Instant::now() + Duration::from_millis(50));
+        let deadline = Deadline::at(Instant::now() + Duration::from_millis(150));
         request.extensions_mut().insert(deadline);
         let response = answer(&client, request).await;
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     }
 
     assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test]
+async fn callers_whose_deadlines_nobody_could_meet_do_not_close_the_way_to_all() {
+    let script = Script::serve(vec![Step::AnswerEarly(String::new()); 20]).await;
+    let breaker = breaker();
+    let client = retried(config(), &http(&breaker));
+
+    for left in [1, 5, 20, 50].repeat(5) {
+        let mut request = get(&script.url());
+        let deadline = Deadline::at(Instant::now() + Duration::from_millis(left));
+        request.extensions_mut().insert(deadline);
+        let response = answer(&client, request).await;
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(counted(&breaker), (0, 0));
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ async fn the_default_numbers_are_those_of_the_docs() {
         .with_open_jitter(0.1)
         .with_hint_cap(secs(60))
         .with_probes(1, 3)
-        .with_half_open_limit(secs(30));
+        .with_half_open_limit(secs(30))
+        .with_least_time(Duration::from_millis(100));
     assert_eq!(breaker.config(), &written_out);
 }
 
@@ -140,6 +141,7 @@ async fn what_cannot_work_is_refused_with_the_reason() {
             zero("half_open_limit"),
         ),
         (config().with_half_open_limit(ages), long("half_open_limit")),
+        (config().with_least_time(ages), long("least_time")),
     ] {
         assert_eq!(refused(config), reason);
         let text = reason.to_string();

@@ -8,7 +8,8 @@ use tokio::time::advance;
 
 use crate::support::{
     Call, Get, Piece, Recorded, Reply, Site, Step, answer_of, brittle, failure, get, is_gone,
-    outcomes, poll_body, record, rejected, rpc, run, secs, steady, streamed, trailers, within,
+    millis, outcomes, poll_body, record, rejected, rpc, run, secs, steady, streamed, trailers,
+    within,
 };
 
 /// What the caller holds when it goes away.
@@ -168,17 +169,18 @@ async fn a_probe_that_is_dropped_after_its_deadline_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_is_read_when_the_call_is_admitted() {
     let site = Site::http(steady(), [Step::Hang]);
-    let passed = within(get(), secs(0));
-    drop(site.pending(passed));
-    assert_eq!(run(&site.breaker), 1, "it had passed before");
-
     let request = within(get(), secs(1));
-    let copy = request.extensions().clone();
+    advance(millis(950)).await;
+
     let call = site.pending(request);
-    drop(copy);
     advance(secs(1)).await;
     drop(call);
-    assert_eq!(run(&site.breaker), 2);
+    assert_eq!(run(&site.breaker), 0, "50 ms were left by then");
+
+    let call = site.pending(within(get(), secs(1)));
+    advance(secs(1)).await;
+    drop(call);
+    assert_eq!(run(&site.breaker), 1);
 }
 
 #[tokio::test(start_paused = true)]

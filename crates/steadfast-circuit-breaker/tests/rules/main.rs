@@ -5,6 +5,7 @@
 mod configuration;
 mod drops;
 mod half_open;
+mod haste;
 mod late;
 mod listening;
 mod open;

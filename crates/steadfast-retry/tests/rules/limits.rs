@@ -809,6 +809,43 @@ fn limits(script: &Script, started: Instant) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_that_the_layer_chose_is_a_limit_and_what_is_left_of_one_is_not() {
+    let attempts = || waiting(10).with_attempt_timeout(secs(2));
+    let total = || waiting(10).with_deadline(secs(3));
+    let (whole, rest) = (true, false);
+    for (config, callers, expected) in [
+        (attempts(), None, vec![whole, whole, whole]),
+        (attempts(), Some(secs(5)), vec![whole, whole, rest]),
+        (attempts(), Some(secs(2)), vec![rest]),
+        (attempts().with_deadline(secs(3)), None, vec![whole, rest]),
+        (total(), None, vec![whole]),
+        (total(), Some(secs(1)), vec![rest]),
+    ] {
+        let script = Script::new([Step::Hang]);
+        let mut request = get();
+        if let Some(time) = callers {
+            let deadline = Deadline::at(Instant::now() + time);
+            request.extensions_mut().insert(deadline);
+        }
+        call(&layer(config), &script, request).await.unwrap();
+        assert_eq!(told_limits(&script), expected);
+    }
+
+    let script = Script::new([Step::After(secs(1), answer(503)), Step::Hang]);
+    call(&layer(total()), &script, get()).await.unwrap();
+    assert_eq!(told_limits(&script), [whole, rest]);
+}
+
+fn told_limits(script: &Script) -> Vec<bool> {
+    let seen = script.seen();
+    let told = seen.iter().map(|seen| {
+        let told = Deadline::of(&seen.head.extensions).expect("it was told");
+        told.is_limit()
+    });
+    told.collect()
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grpc_server_that_heals_is_told_of_a_shorter_time_at_each_attempt() {
     let script = Script::new([
         Step::After(secs(1), trailers_only(14)),
