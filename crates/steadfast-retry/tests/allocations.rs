@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::Full;
-use steadfast_retry::{Budget, RetryConfig, RetryLayer, SameBody, Wrapped};
+use steadfast_retry::{Budget, RetryConfig, RetryLayer, Wrapped};
 use tower::{Layer, Service};
 
 /// A service that reads the request to its end, and answers.

@@ -22,8 +22,8 @@ use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{
-    Answer, Flow, Piece, Script, Seen, Step, answer, call, get, grpc as grpc_layer, marked, millis,
-    post, retry_after, rpc, stopped_by, trailers_only, waiting,
+    Flow, Piece, Script, Seen, Step, answer, call, get, grpc as grpc_layer, marked, millis, post,
+    retry_after, rpc, stopped_by, trailers_only, waiting,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
