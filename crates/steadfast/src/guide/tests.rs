@@ -12,6 +12,9 @@ use crate::core::{
     verdict::Cause,
 };
 
+mod dependencies;
+mod numbers;
+
 const SIGNALS: &str = include_str!("../../guide/signals.md");
 
 /// The pages that read like a book, by name; `links` is for the front page.
@@ -94,11 +97,12 @@ fn the_metrics_of_the_page_are_those_of_the_crates() {
     let documented = |text: &'static str| {
         text.lines()
             .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
-            .filter(|name| name.starts_with("steadfast_"))
+            .filter(|name| name.starts_with("steadfast_") || name.starts_with("http_client_"))
             .collect::<BTreeSet<_>>()
     };
     let crates: BTreeSet<_> = [
         include_str!("../../../steadfast-circuit-breaker/README.md"),
+        include_str!("../../../steadfast-client-metrics/README.md"),
         include_str!("../../../steadfast-idempotency/README.md"),
         include_str!("../../../steadfast-retry/README.md"),
     ]
