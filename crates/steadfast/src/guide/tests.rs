@@ -74,17 +74,53 @@ fn each_page_is_a_module_and_one_click_from_the_index_and_the_front_page() {
     for (name, _) in pages.iter().filter(|(name, _)| name != "index") {
         for (place, text, expected) in [
             ("src/guide.rs", modules, format!("pub mod {name} {{}}")),
-            ("guide/index.md", index, format!("[{name}]({name})")),
+            ("guide/index.md", index, format!("| [{name}] |")),
             ("README.md", front, format!("| [{name}][{name}] |")),
             ("README.md", front, format!("[{name}]: guide/{name}.md\n")),
             (
                 "guide/links.md",
                 links,
-                format!("[{name}]: guide::{name}\n"),
+                format!("[{name}]: crate::guide::{name}\n"),
             ),
         ] {
             if !text.contains(&expected) {
                 problems.push(format!("{place}: {expected} is missing"));
+            }
+        }
+    }
+
+    assert_none(&problems);
+}
+
+#[test]
+fn a_page_reads_well_as_a_file_too() {
+    let mut problems = Vec::new();
+    for (name, page) in pages() {
+        for fence in page.lines().filter_map(|line| line.strip_prefix("```")) {
+            // What closes a block says nothing, and so does what opens one without colours.
+            if !["", "rust", "text", "toml"].contains(&fence) {
+                problems.push(format!("{name}: a block of {fence}"));
+            }
+        }
+        let blocks = page.split("```").skip(1).step_by(2);
+        for block in blocks {
+            let hidden = block.lines().filter(|line| line.starts_with("# ")).count();
+            if block.starts_with('\n') || hidden > 2 {
+                problems.push(format!(
+                    "{name}: {hidden} hidden lines, or no language:{block}"
+                ));
+            }
+        }
+        for link in page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if !["#", "crate::", "https://"]
+                .iter()
+                .any(|start| link.starts_with(start))
+            {
+                problems.push(format!("{name}: {link} leads nowhere in a file"));
             }
         }
     }

@@ -104,8 +104,12 @@ fn the_crates_are_those_that_the_code_uses() {
 #[test]
 fn the_features_are_those_that_the_code_needs() {
     let there = features();
+    let front = read(&root().join("README.md"));
     let mut problems = Vec::new();
-    for (page, text) in with_a_block() {
+    for (page, text) in with_a_block()
+        .into_iter()
+        .chain([("README".to_owned(), front)])
+    {
         let Some(steadfast) = block(&text).remove("steadfast") else {
             continue;
         };
@@ -127,6 +131,15 @@ fn the_features_are_those_that_the_code_needs() {
     }
 
     assert_none(&problems);
+}
+
+#[test]
+fn the_readme_of_the_facade_names_features_that_are_there() {
+    let said = block(include_str!("../../../README.md"));
+
+    let said = &said["steadfast"].features;
+
+    assert!(!said.is_empty() && said.is_subset(&features()), "{said:?}");
 }
 
 /// Whether code uses what is behind a feature of the facade: a module of that name, or the client that it is called after.
