@@ -1,4 +1,5 @@
-// First, so that in rustdoc links lead to modules, and in the files to files.
+// The links stand first, so that those between pages lead to modules in rustdoc, and to files elsewhere. A doctest is named after
+// them for that: its line is that of the page, and as many more as they have.
 #![doc = include_str!("../guide/links.md")]
 #![doc = include_str!("../guide/index.md")]
 
