@@ -12,6 +12,9 @@ use crate::core::{
     verdict::Cause,
 };
 
+mod dependencies;
+mod numbers;
+
 const SIGNALS: &str = include_str!("../../guide/signals.md");
 
 /// The pages that read like a book, by name; `links` is for the front page.
@@ -71,13 +74,13 @@ fn each_page_is_a_module_and_one_click_from_the_index_and_the_front_page() {
     for (name, _) in pages.iter().filter(|(name, _)| name != "index") {
         for (place, text, expected) in [
             ("src/guide.rs", modules, format!("pub mod {name} {{}}")),
-            ("guide/index.md", index, format!("[{name}]({name})")),
+            ("guide/index.md", index, format!("| [{name}] |")),
             ("README.md", front, format!("| [{name}][{name}] |")),
             ("README.md", front, format!("[{name}]: guide/{name}.md\n")),
             (
                 "guide/links.md",
                 links,
-                format!("[{name}]: guide::{name}\n"),
+                format!("[{name}]: crate::guide::{name}\n"),
             ),
         ] {
             if !text.contains(&expected) {
@@ -90,15 +93,47 @@ fn each_page_is_a_module_and_one_click_from_the_index_and_the_front_page() {
 }
 
 #[test]
+fn a_page_reads_well_as_a_file_too() {
+    let mut problems = Vec::new();
+    for (name, page) in pages() {
+        for block in page.split("```").skip(1).step_by(2) {
+            let language = block.lines().next().unwrap_or_default();
+            if !["rust", "text", "toml"].contains(&language) {
+                problems.push(format!("{name}: a block of {language:?}"));
+            }
+            let hidden = block.lines().filter(|line| line.starts_with("# ")).count();
+            if language == "rust" && hidden > 2 {
+                problems.push(format!("{name}: {hidden} hidden lines"));
+            }
+        }
+        for link in page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if !["#", "crate::", "https://"]
+                .iter()
+                .any(|start| link.starts_with(start))
+            {
+                problems.push(format!("{name}: {link} leads nowhere"));
+            }
+        }
+    }
+
+    assert_none(&problems);
+}
+
+#[test]
 fn the_metrics_of_the_page_are_those_of_the_crates() {
     let documented = |text: &'static str| {
         text.lines()
             .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
-            .filter(|name| name.starts_with("steadfast_"))
+            .filter(|name| name.starts_with("steadfast_") || name.starts_with("http_client_"))
             .collect::<BTreeSet<_>>()
     };
     let crates: BTreeSet<_> = [
         include_str!("../../../steadfast-circuit-breaker/README.md"),
+        include_str!("../../../steadfast-client-metrics/README.md"),
         include_str!("../../../steadfast-idempotency/README.md"),
         include_str!("../../../steadfast-retry/README.md"),
     ]
