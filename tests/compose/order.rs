@@ -1,19 +1,24 @@
 //! What the order of layers does, as the documents say.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::BodyExt;
 use steadfast::{
     idempotency::{IdempotencyLayer, Promise, scope},
     store::MemoryStore,
 };
 use steadfast_testkit::faults::{Faults, FaultyStore, Method};
+use tower::ServiceExt;
+use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::support::{Bank, Connection, Protocol, charge, layer, serve};
 
@@ -101,6 +106,35 @@ async fn a_method_that_a_route_does_not_have_claims_nothing_with_a_route_layer()
     let answer = send(address, "/charges", None).await;
 
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(faults.calls(Method::Begin), 0);
+}
+
+/// A body in chunks: its length is known at its end.
+#[tokio::test]
+async fn a_limit_of_tower_http_around_is_told_as_the_layers_own() {
+    let bank = Bank::new();
+    let (store, faults) = store();
+    let layer = layer(Promise::AtMostOnce, store, Default::default());
+    let router = Router::new()
+        .route("/charges", bank.route())
+        .route_layer(layer)
+        .layer(RequestBodyLimitLayer::new(5));
+    let chunks = ["amount", "=5"].map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)));
+    let content = Body::from_stream(futures_util::stream::iter(chunks));
+    let request = charge("/charges", "k", "").map(|_| content);
+
+    let response = router.oneshot(request).await.unwrap();
+
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let problem = response.into_body().collect().await.unwrap().to_bytes();
+    let problem: serde_json::Value = serde_json::from_slice(&problem).unwrap();
+    assert!(
+        problem["type"]
+            .as_str()
+            .unwrap()
+            .ends_with("#body-too-large")
+    );
+    assert_eq!(problem["retryable"], false);
     assert_eq!(faults.calls(Method::Begin), 0);
 }
 

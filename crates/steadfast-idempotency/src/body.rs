@@ -1,8 +1,9 @@
-use std::time::Duration;
+use std::{error::Error, iter::successors, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::Body;
+use http_body_util::LengthLimitError;
 use steadfast_http::{
     BoxError,
     body::{Captured, Collected, Collector, Reservation},
@@ -39,7 +40,11 @@ where
         Ok(Collected::Whole) => return Ok(collector.into_captured()),
         Ok(Collected::Failed(error)) => {
             tracing::debug!(%error, "the request body failed");
-            return Err(refusal::body_unreadable());
+            return Err(if is_over_a_limit(&*error) {
+                refusal::body_too_large_for_another()
+            } else {
+                refusal::body_unreadable()
+            });
         }
         Ok(Collected::OverLimit) => refusal::body_too_large(config.body_limit),
         Ok(Collected::PoolEmpty) => refusal::overloaded(config),
@@ -51,4 +56,9 @@ where
         let _ = timeout(DISCARD_TIMEOUT, collector.discard(DISCARD_LIMIT)).await;
     }
     Err(problem)
+}
+
+/// Whether a layer around this one, such as tower-http's, has a lower limit: the same body will be too large the next time.
+fn is_over_a_limit(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |error| (*error).source()).any(|error| error.is::<LengthLimitError>())
 }

@@ -42,6 +42,13 @@ pub(crate) fn body_too_large(limit: usize) -> Problem {
     )
 }
 
+pub(crate) fn body_too_large_for_another() -> Problem {
+    Problem::new(
+        Code::BodyTooLarge,
+        "the request body is larger than the service allows; nothing was executed",
+    )
+}
+
 pub(crate) fn body_timeout() -> Problem {
     Problem::new(
         Code::BodyTimeout,

@@ -25,7 +25,8 @@ impl RetryOutcome {
         extensions.get().copied()
     }
 
-    /// Attempts that were made, the first one counted.
+    /// Attempts, the first one counted. One that a layer beneath rejected, such as a circuit breaker, counts too, though it was not
+    /// sent.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use steadfast_idempotency::IdempotencyConfig;
 use tokio::time::{Instant, sleep};
 
@@ -212,6 +212,18 @@ async fn a_body_that_breaks_is_refused() {
     let answer = world.send(sent(broken("half"))).await;
 
     answer.assert_refused(400, "body-unreadable");
+    assert_nothing_claimed(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_too_large_for_a_layer_around_is_not_to_be_sent_again() {
+    let world = limited(Handler::counting());
+    let content = Limited::new(of_unknown_length("larger"), 5).boxed_unsync();
+
+    let answer = world.send(sent(content)).await;
+
+    answer.assert_refused(413, "body-too-large");
+    answer.assert_retryable(false);
     assert_nothing_claimed(&world).await;
 }
 
