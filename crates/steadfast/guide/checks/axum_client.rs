@@ -68,6 +68,20 @@ async fn check() -> Result<(), Box<dyn Error>> {
     assert_eq!(app.clone().oneshot(health).await?.status(), 200);
     provider.breaker.force_closed();
 
+    // Neither a redirect to a page that answers 200 nor a declined card is a charge.
+    let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let redirecting = Provider::new(format!("http://{}", elsewhere.local_addr()?))?;
+    let charges = async |amount: String| match &*amount {
+        "402" => StatusCode::PAYMENT_REQUIRED.into_response(),
+        _ => axum::response::Redirect::to("/login").into_response(),
+    };
+    let routes = Router::new()
+        .route("/charges", post(charges))
+        .route("/login", get(async || "who are you?"));
+    tokio::spawn(async { axum::serve(elsewhere, routes).await });
+    assert_eq!(redirecting.charge("k", 1999).await?.status(), 303);
+    assert_eq!(redirecting.charge("k", 402).await?.status(), 402);
+
     // Three attempts; two, and a rejection of the third; a rejection of the first.
     let down = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let provider = Provider::new(format!("http://{}", down.local_addr()?))?;

@@ -11,11 +11,19 @@ async fn check() -> Result<(), Box<dyn Error>> {
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
-    tokio::spawn(async { axum::serve(listener, Router::new().route("/", flaky)).await });
+    let moved = post(async || axum::response::Redirect::to("/here"));
+    let routes = Router::new()
+        .route("/", flaky)
+        .route("/moved", moved)
+        .route("/here", axum::routing::get(async || "not a label"));
+    tokio::spawn(async { axum::serve(listener, routes).await });
     let (client, breaker) = (client()?, CircuitBreaker::new("shipping"));
     let stack = stack(client.clone(), breaker.clone())?;
     assert_eq!(label(&client, &stack, &url).await?, "[\"parcel\"]");
     assert_eq!(CALLS.load(Ordering::Relaxed), 3);
+    let moved = format!("{url}moved");
+    let said = label(&client, &stack, &moved).await.unwrap_err();
+    assert!(said.to_string().starts_with("303"), "{said}");
     breaker.force_open();
     assert!(
         label(&client, &stack, &url)

@@ -13,6 +13,15 @@ use crate::{
 fn the_budgets_of_the_example_grant_what_the_page_computes() {
     assert_eq!(granted(&Budget::default(), 50), 200);
     assert_eq!(granted(&Budget::ratio(0.05, 1).unwrap(), 50), 35);
+
+    // At night: five calls in ten seconds.
+    let night = Budget::ratio(0.05, 1).unwrap();
+    let start = tokio::time::Instant::now().into_std();
+    (0..5).for_each(|call| night.deposit(start + seconds(2 * call)));
+    assert_eq!(
+        std::iter::from_fn(|| night.withdraw(start + seconds(9))).count(),
+        10
+    );
 }
 
 /// Retries at the end of ten seconds with so many calls in each.
@@ -65,6 +74,7 @@ fn the_defaults_of_the_page_are_those_of_the_breaker() {
     assert_eq!(B::DEFAULT_PROBES_AT_A_TIME, 1);
     assert_eq!(B::DEFAULT_PROBE_SUCCESSES, 3);
     assert_eq!(B::DEFAULT_JITTER, 0.1);
+    assert_eq!(B::DEFAULT_LEAST_TIME, ms(100));
 }
 
 #[test]
