@@ -1,16 +1,28 @@
 //! Around a layer that keeps keys, and within it (idempotency I10; circuit-breaker B7).
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use axum::Router;
+use axum::{Router, body::Body, routing::post};
+use futures_util::{future::join_all, poll};
 use http::StatusCode;
 use steadfast::{
-    circuit_breaker::State,
+    circuit_breaker::{BreakerConfig, State},
     idempotency::{IdempotencyConfig, Promise},
     store::MemoryStore,
 };
+use tokio::sync::Notify;
+use tower::ServiceExt;
 
-use super::{assert_rejected_over_the_wire, breaker, counted, http, servers::Till, trip};
+use super::{
+    assert_rejected_over_the_wire, breaker, brief, configured, counted, http, servers::Till, trip,
+    until_probed,
+};
 use crate::support::{
     Answer, Bank, Connection, PROMISES, Protocol, charge, layer, memory, serve, within,
 };
@@ -57,6 +69,68 @@ async fn outside_of_keys_a_rejection_leaves_no_trace_of_the_operation() {
         trip(&breaker);
         assert_rejected_over_the_wire(&ask(address, "k", "amount=5").await);
     }
+}
+
+#[tokio::test]
+async fn outside_of_keys_each_duplicate_that_joined_a_failure_counts() {
+    let (breaker, door, runs) = (
+        breaker(),
+        Arc::new(Notify::new()),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let handler = {
+        let (door, runs) = (Arc::clone(&door), Arc::clone(&runs));
+        async move || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            door.notified().await;
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    let app = Router::new()
+        .route("/charges", post(handler))
+        .layer(memory(Promise::AtLeastOnce))
+        .layer(http(&breaker));
+
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        let request = charge("/charges", "k", "amount=5").map(Body::new);
+        let mut call = Box::pin(app.clone().oneshot(request));
+        assert!(poll!(&mut call).is_pending(), "it runs, or has joined");
+        calls.push(call);
+    }
+    door.notify_one();
+    for response in within(join_all(calls)).await {
+        assert_eq!(response.unwrap().status(), 500);
+    }
+
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test]
+async fn outside_of_keys_replays_close_it_as_probes_while_the_handler_is_down() {
+    let (till, breaker) = (Till::new(201), configured(brief()));
+    let app = Router::new()
+        .route("/charges", till.route())
+        .layer(memory(Promise::AtLeastOnce))
+        .layer(http(&breaker));
+    let address = serve(app).await;
+    assert_eq!(ask(address, "kept", "amount=5").await.status, 201);
+    till.answers(500);
+    for key in ["a", "b", "c", "d", "e"] {
+        assert_eq!(ask(address, key, "amount=5").await.status, 500);
+    }
+
+    until_probed(&breaker).await;
+    for _ in 0..BreakerConfig::DEFAULT_PROBE_SUCCESSES {
+        assert_eq!(
+            ask(address, "kept", "amount=5").await.marker(),
+            Some("true")
+        );
+    }
+
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(till.runs(), 6);
 }
 
 #[tokio::test]
