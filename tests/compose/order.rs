@@ -17,10 +17,10 @@ use steadfast::{
     store::MemoryStore,
 };
 use steadfast_testkit::faults::{Faults, FaultyStore, Method};
-use tower::ServiceExt;
+use tower::{ServiceExt, limit::GlobalConcurrencyLimitLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 
-use crate::support::{Bank, Connection, Protocol, charge, layer, serve};
+use crate::support::{Bank, Connection, Protocol, charge, eventually, layer, memory, serve};
 
 #[derive(Clone)]
 struct Account(String);
@@ -107,6 +107,29 @@ async fn a_method_that_a_route_does_not_have_claims_nothing_with_a_route_layer()
 
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(faults.calls(Method::Begin), 0);
+}
+
+#[tokio::test]
+async fn a_concurrency_limit_around_gives_a_place_back_while_the_handler_runs_on() {
+    let bank = Bank::with_its_door_shut();
+    let layer = memory(Promise::AtMostOnce);
+    let router = Router::new()
+        .route("/charges", bank.route())
+        .route_layer(layer)
+        .layer(GlobalConcurrencyLimitLayer::new(1));
+    let address = serve(router).await;
+
+    for number in 1..=4 {
+        let request = charge("/charges", &format!("k{number}"), "amount=5");
+        let mut client = Connection::open(Protocol::Http1, address).await;
+        tokio::select! {
+            answer = client.send(request) => panic!("{answer:?}"),
+            () = bank.until_started(number) => {}
+        }
+    }
+
+    bank.open();
+    eventually("all of them end", || bank.finished() == 4).await;
 }
 
 /// A body in chunks: its length is known at its end.
