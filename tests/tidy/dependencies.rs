@@ -46,6 +46,7 @@ const SHIPS: [Ships; 11] = [
         private: &[
             "base64",
             "h2",
+            "http-body-util",
             "httpdate",
             "hyper",
             "hyper-util",

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use steadfast_core::{
     breaker::{Outcome, Rejection, Report, Ticket},
-    verdict::{Cause, Verdict},
+    verdict::{Cause, SafetyClass, Verdict},
 };
 use steadfast_http::Deadline;
 use tokio::time::Instant;
@@ -41,12 +41,12 @@ impl Held {
 pub struct Pass {
     held: Held,
     ticket: Ticket,
-    /// Until when the caller waits: its passing is a failure.
+    /// Until when the caller waits.
     deadline: Option<Deadline>,
-    /// Whether the caller waits for so short a time that its passing says nothing.
-    is_hasty: bool,
     /// Where it matters how long the call takes.
     started: Option<Instant>,
+    /// The destination has answered: what its caller waits for now is a matter of both.
+    has_head: bool,
     stage: Stage,
 }
 
@@ -67,14 +67,14 @@ impl Pass {
             Ok(ticket) => ticket,
             Err(rejection) => return Err((held, rejection)),
         };
-        let started = shared.statistics().times_calls().then(Instant::now);
-        let is_hasty = deadline.is_some_and(|deadline| shared.is_hasty(deadline));
+        let is_timed = deadline.is_some() || shared.statistics().times_calls();
+        let started = is_timed.then(Instant::now);
         Ok(Self {
             held,
             ticket,
-            deadline: deadline.filter(|_| !is_hasty),
-            is_hasty,
+            deadline,
             started,
+            has_head: false,
             stage: Stage::UnderWay,
         })
     }
@@ -85,7 +85,7 @@ impl Pass {
 
     /// The destination has answered: how long its caller waits says nothing any more.
     pub(crate) const fn answered(&mut self) {
-        self.deadline = None;
+        self.has_head = true;
     }
 
     /// Runs somebody else's code: if it panics, the call has failed.
@@ -115,16 +115,45 @@ impl Pass {
     /// The call ended with this verdict.
     #[inline]
     pub(crate) fn end(&mut self, verdict: Verdict) {
-        let verdict = if self.is_hasty && has_elapsed(verdict) {
-            Verdict::Ignored
-        } else {
-            verdict
-        };
         self.settle(&Report::from(verdict).with_took(self.took()));
     }
 
+    /// What the verdict comes to for a caller who did not wait long enough: that its time is over says nothing of the destination.
+    pub(crate) fn judge(&self, verdict: Verdict) -> Verdict {
+        if let Verdict::Failure(failure) = verdict
+            && failure.cause() == Cause::Elapsed
+            && self.is_hasty(failure.class())
+        {
+            return Verdict::Ignored;
+        }
+        verdict
+    }
+
+    #[cold]
+    fn is_hasty(&self, class: SafetyClass) -> bool {
+        let Some(deadline) = self.deadline else {
+            return false;
+        };
+        let now = Instant::now();
+        // Permanent: who was told of the deadline says so. Else a limit beneath may have ended the call, long before.
+        let is_callers = class == SafetyClass::Permanent || deadline.remaining(now) <= SLACK;
+        is_callers && !self.has_waited(deadline, now)
+    }
+
+    /// Whether the call waited for so long that a healthy destination would have answered: for the least wait, or for most of a
+    /// limit that was chosen for it.
+    fn has_waited(&self, deadline: Deadline, now: Instant) -> bool {
+        let least = self.shared().rules().config().least_wait();
+        let enough = deadline.limit().map_or(least, |limit| least.min(limit / 2));
+        self.started
+            .is_some_and(|started| now.saturating_duration_since(started) >= enough)
+    }
+
     fn took(&self) -> Option<Duration> {
-        self.started.map(|started| started.elapsed())
+        let is_asked = self.shared().statistics().times_calls();
+        self.started
+            .filter(|_| is_asked)
+            .map(|started| started.elapsed())
     }
 
     #[inline]
@@ -133,30 +162,45 @@ impl Pass {
         self.held.shared().settle(self.ticket, report);
     }
 
-    /// Whether a drop at this moment says nothing bad of the destination: nobody's code has panicked, and its time is not over.
-    pub(crate) fn may_be_dropped(&self) -> bool {
-        let is_late = || {
-            self.deadline
-                .is_some_and(|deadline| deadline.remaining(Instant::now()).is_zero())
-        };
-        self.stage != Stage::Running && !is_late()
+    /// Whether somebody else's code has panicked, if the call is dropped at this moment.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.stage == Stage::Running
     }
 
     /// The call was dropped.
     #[cold]
     fn abandon(&mut self) {
-        if self.may_be_dropped() {
-            self.stage = Stage::Ended;
-            self.held.shared().release(self.ticket);
+        let outcome = if self.has_panicked() {
+            Some(Outcome::Failure)
         } else {
-            self.settle(&Report::new(Outcome::Failure).with_took(self.took()));
+            self.outcome_of_time()
+        };
+        match outcome {
+            Some(outcome) => self.settle(&Report::new(outcome).with_took(self.took())),
+            None => {
+                self.stage = Stage::Ended;
+                self.held.shared().release(self.ticket);
+            }
         }
+    }
+
+    /// What it says that the caller does not wait any more, if its time is over and no head has come.
+    fn outcome_of_time(&self) -> Option<Outcome> {
+        let deadline = self.deadline.filter(|_| !self.has_head)?;
+        let now = Instant::now();
+        let is_over = deadline.remaining(now).is_zero();
+        is_over.then(|| {
+            if self.has_waited(deadline, now) {
+                Outcome::Failure
+            } else {
+                Outcome::Ignored
+            }
+        })
     }
 }
 
-fn has_elapsed(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Failure(failure) if failure.cause() == Cause::Elapsed)
-}
+/// Timers tick in milliseconds, and `grpc-timeout` is rounded: who was told of a deadline may say a little early that it has passed.
+const SLACK: Duration = Duration::from_millis(2);
 
 impl Drop for Pass {
     #[inline]

@@ -162,7 +162,7 @@ impl Watch {
     fn end(&mut self, verdict: Verdict) {
         if !self.is_over {
             self.is_over = true;
-            self.pass.end(verdict);
+            self.pass.end(self.pass.judge(verdict));
         }
     }
 }
@@ -170,7 +170,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // The caller has what it wanted. In gRPC, nobody knows.
-        if self.rules.is_none() && !self.is_over && self.pass.may_be_dropped() {
+        if self.rules.is_none() && !self.is_over && !self.pass.has_panicked() {
             self.end(Verdict::Success);
         }
     }

@@ -66,7 +66,8 @@ impl CircuitBreaker {
     }
 
     /// Asks whether a call may be made now. `deadline` is when its caller stops waiting, if that is known: a permit that is dropped
-    /// after it was that of a call which failed, unless it left less than the [least time](BreakerConfig::with_least_time).
+    /// after it was that of a call which failed, unless it had not waited for the
+    /// [least wait](BreakerConfig::with_least_wait).
     ///
     /// # Errors
     ///

@@ -15,8 +15,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it drops the call. That says nothing of the destination, unless the deadline of the request has passed by then and had
-    /// left it the [least time](crate::BreakerConfig::with_least_time); a probe makes room for another one.
+    /// Dropped, it drops the call. That says nothing of the destination, unless the deadline of the request has passed by then and it
+    /// had waited for the [least wait](crate::BreakerConfig::with_least_wait); a probe makes room for another one.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, M, Req>
     where

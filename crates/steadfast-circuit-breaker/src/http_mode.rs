@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use steadfast_core::verdict::Verdict;
 use steadfast_http::{
@@ -15,6 +15,7 @@ use steadfast_http::{
     grpc,
     problem::{Code, ProblemBase},
 };
+use tokio::time::Instant;
 
 use crate::{
     Rejected, ResponseBody,
@@ -116,6 +117,16 @@ impl<V> OverHttp<V> {
             && settings.http_rules.is_plain_success(response)
     }
 
+    /// Until when the caller waits, as a gRPC request tells its server. Rare: a layer that limits the call has said it already.
+    #[inline]
+    fn deadline_of_grpc(&self, headers: &HeaderMap) -> Option<Deadline> {
+        if self.protocol != Protocol::Grpc {
+            return None;
+        }
+        let timeout = grpc::timeout(headers)?;
+        Instant::now().checked_add(timeout).map(Deadline::at)
+    }
+
     /// What the head of a response says; `None` if the trailers will.
     fn verdict_of_head<B>(&self, response: &Response<B>) -> Option<Verdict> {
         let settings = self.settings();
@@ -138,10 +149,11 @@ impl<V> OverHttp<V> {
     where
         V: ErrorView<E>,
     {
-        let verdict = pass.run(|| {
-            let error = V::view(error);
-            self.classified(Err(error), verdict_of_error(error))
-        });
+        pass.enter();
+        let error = V::view(error);
+        let verdict = pass.judge(verdict_of_error(error));
+        let verdict = self.classified(Err(error), verdict);
+        pass.leave();
         pass.end(verdict);
     }
 
@@ -151,6 +163,7 @@ impl<V> OverHttp<V> {
         B: Body,
     {
         let verdict = self.verdict_of_head(&response);
+        let verdict = verdict.map(|verdict| pass.judge(verdict));
         let head = ResponseHead::of(&response);
         let verdict = verdict.map(|verdict| pass.run(|| self.classified(Ok(head), verdict)));
         let watch = match (verdict, self.when) {
@@ -184,7 +197,7 @@ where
 
     #[inline]
     fn deadline(&self, request: &Request<B>) -> Option<Deadline> {
-        Deadline::of(request.extensions())
+        Deadline::of(request.extensions()).or_else(|| self.deadline_of_grpc(request.headers()))
     }
 
     #[cold]

@@ -10,9 +10,9 @@ use crate::{
 
 /// The right to make one call, for code that guards its calls by itself.
 ///
-/// It ends with [`record`](Self::record). Dropped before that, the call has failed if its [`Deadline`] has passed by then, and had left
-/// it the [least time](crate::BreakerConfig::with_least_time) or was a limit; else it says nothing. A probe makes room for another one
-/// in any case.
+/// It ends with [`record`](Self::record). Dropped before that, the call has failed if its [`Deadline`] has passed by then, and it
+/// had waited for the [least wait](crate::BreakerConfig::with_least_wait); else it says nothing. A probe makes room for another one in
+/// any case.
 #[must_use = "a permit that is dropped says nothing of its call"]
 pub struct Permit {
     pass: Pass,
@@ -27,9 +27,9 @@ impl Permit {
     }
 
     /// The call ended with this verdict. One whose cause is [elapsed](steadfast_core::verdict::Cause::Elapsed) is ignored if its
-    /// caller had less than the least time.
+    /// caller's time is over and was less than the [least wait](crate::BreakerConfig::with_least_wait).
     pub fn record(mut self, verdict: Verdict) {
-        self.pass.end(verdict);
+        self.pass.end(self.pass.judge(verdict));
     }
 }
 

@@ -11,7 +11,6 @@ use steadfast_core::{
         Transition, Trip,
     },
 };
-use steadfast_http::Deadline;
 use tokio::time::Instant;
 
 use crate::{
@@ -124,12 +123,6 @@ impl Shared {
                 Err(rejection)
             }
         }
-    }
-
-    /// Whether a caller waits for so short a time that its passing says nothing of the destination.
-    pub(crate) fn is_hasty(&self, deadline: Deadline) -> bool {
-        !deadline.is_limit()
-            && deadline.remaining(Instant::now()) < self.rules.config().least_time()
     }
 
     /// Rejects a call whose service was not asked whether it is ready, since it was open then.

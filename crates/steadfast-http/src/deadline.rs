@@ -1,17 +1,19 @@
-use std::time::Duration;
+use std::{
+    cmp::Ordering,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use http::Extensions;
 use tokio::time::Instant;
 
 /// When the caller stops waiting, in a request's extensions.
 ///
-/// The earlier of two is the smaller: `deadline.min(other)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The earlier of two is the smaller, `deadline.min(other)`, and two of one moment are equal.
+#[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    // First, as it is compared first.
     moment: Instant,
-    /// Whether somebody chose the whole time for the destination.
-    is_limit: bool,
+    limit: Option<Duration>,
 }
 
 impl Deadline {
@@ -20,17 +22,17 @@ impl Deadline {
     pub const fn at(moment: Instant) -> Self {
         Self {
             moment,
-            is_limit: false,
+            limit: None,
         }
     }
 
-    /// The time limit of one attempt ends at this moment of tokio's clock. Its length was chosen for the destination: one that does
-    /// not answer within it is too slow, while nobody may be able to answer within what is left to a caller.
+    /// It is the end of a time limit of this length, which was chosen for the destination: one that does not answer within it is too
+    /// slow, while nobody may be able to answer within what is left to a caller.
     #[must_use]
-    pub const fn limit(moment: Instant) -> Self {
+    pub const fn with_limit(self, length: Duration) -> Self {
         Self {
-            moment,
-            is_limit: true,
+            limit: Some(length),
+            ..self
         }
     }
 
@@ -46,16 +48,42 @@ impl Deadline {
         self.moment
     }
 
-    /// Whether it is the [limit](Self::limit) of an attempt, rather than the end of its caller's time.
+    /// The length of the time limit that ends then, if it is one.
     #[must_use]
-    pub const fn is_limit(self) -> bool {
-        self.is_limit
+    pub const fn limit(self) -> Option<Duration> {
+        self.limit
     }
 
     /// What is left at `now`; zero once it has passed.
     #[must_use]
     pub fn remaining(self, now: Instant) -> Duration {
         self.moment.saturating_duration_since(now)
+    }
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        self.moment == other.moment
+    }
+}
+
+impl Eq for Deadline {}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.moment.cmp(&other.moment)
+    }
+}
+
+impl Hash for Deadline {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.moment.hash(state);
     }
 }
 
@@ -76,13 +104,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earlier_is_the_smaller_whichever_is_a_limit() {
+    async fn the_moment_alone_orders_deadlines() {
         let now = Instant::now();
         let later = now + Duration::from_millis(1);
+        let length = Duration::from_secs(1);
 
-        assert!(Deadline::limit(now) < Deadline::at(later));
-        assert!(Deadline::at(now) < Deadline::limit(later));
-        assert!(!Deadline::at(now).min(Deadline::limit(now)).is_limit());
+        assert!(Deadline::at(now).with_limit(length) < Deadline::at(later));
+        assert!(Deadline::at(now) < Deadline::at(later).with_limit(length));
+        assert_eq!(Deadline::at(now).with_limit(length), Deadline::at(now));
+        let first = Deadline::at(now).with_limit(length);
+        assert_eq!(first.min(Deadline::at(now)).limit(), Some(length));
     }
 
     #[tokio::test(start_paused = true)]

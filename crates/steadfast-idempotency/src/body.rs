@@ -1,12 +1,11 @@
-use std::{error::Error, iter::successors, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::Body;
-use http_body_util::LengthLimitError;
 use steadfast_http::{
     BoxError,
-    body::{Captured, Collected, Collector, Reservation},
+    body::{Captured, Collected, Collector, Reservation, ended_by_limit},
     problem::Problem,
 };
 use steadfast_store::Store;
@@ -40,11 +39,10 @@ where
         Ok(Collected::Whole) => return Ok(collector.into_captured()),
         Ok(Collected::Failed(error)) => {
             tracing::debug!(%error, "the request body failed");
-            return Err(if is_over_a_limit(&*error) {
-                refusal::body_too_large_for_another()
-            } else {
-                refusal::body_unreadable()
-            });
+            if !ended_by_limit(&*error) {
+                return Err(refusal::body_unreadable());
+            }
+            refusal::body_too_large_for_another()
         }
         Ok(Collected::OverLimit) => refusal::body_too_large(config.body_limit),
         Ok(Collected::PoolEmpty) => refusal::overloaded(config),
@@ -56,9 +54,4 @@ where
         let _ = timeout(DISCARD_TIMEOUT, collector.discard(DISCARD_LIMIT)).await;
     }
     Err(problem)
-}
-
-/// Whether a layer around this one, such as tower-http's, has a lower limit: the same body will be too large the next time.
-fn is_over_a_limit(error: &(dyn Error + 'static)) -> bool {
-    successors(Some(error), |error| (*error).source()).any(|error| error.is::<LengthLimitError>())
 }

@@ -13,6 +13,8 @@ use steadfast_http::{
 };
 use tokio::time::Instant;
 
+use crate::limit::limit_of;
+
 /// The numbers of a [`RetryLayer`](crate::RetryLayer).
 ///
 /// Setters take any value; [`with_config`](crate::RetryLayer::with_config) checks each of them, and each pair.
@@ -212,7 +214,7 @@ impl RetryConfig {
     }
 
     pub(crate) fn deadline_from(&self, now: Instant) -> Option<Deadline> {
-        now.checked_add(self.deadline?).map(Deadline::limit)
+        limit_of(self.deadline?, now)
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {

@@ -28,7 +28,7 @@ impl Elapsed {
         self.code == Code::DeadlinePassed
     }
 
-    /// Attempts that were made, the first one counted.
+    /// Attempts, the first one counted.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts

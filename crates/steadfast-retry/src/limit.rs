@@ -34,18 +34,13 @@ impl Times {
     pub(crate) fn limit(&self, now: Instant) -> Option<Limit> {
         let attempt = self
             .attempt_timeout
-            .and_then(|timeout| now.checked_add(timeout))
+            .and_then(|timeout| limit_of(timeout, now))
             .map(|at| Limit {
-                at: Deadline::limit(at),
+                at,
                 code: Code::AttemptTimeout,
             });
-        let deadline = self.deadline.map(|deadline| Limit {
-            at: if now > self.started {
-                // Whoever chose the whole: this attempt has only what is left of it.
-                Deadline::at(deadline.moment())
-            } else {
-                deadline
-            },
+        let deadline = self.deadline.map(|at| Limit {
+            at,
             code: Code::DeadlinePassed,
         });
         match (attempt, deadline) {
@@ -69,6 +64,12 @@ impl Times {
             None => self.started.checked_add(self.patience),
         }
     }
+}
+
+/// A time limit of ours that begins now, if it ends in the time that can be told.
+pub(crate) fn limit_of(length: Duration, now: Instant) -> Option<Deadline> {
+    let end = now.checked_add(length)?;
+    Some(Deadline::at(end).with_limit(length))
 }
 
 /// What cuts one attempt.

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::Full;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+use steadfast_retry::SameBody;
 use steadfast_retry::{Budget, RetryConfig, RetryLayer, Wrapped};
 use tower::{Layer, Service};
 

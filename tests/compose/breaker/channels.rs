@@ -293,18 +293,20 @@ async fn a_body_that_ends_without_trailers_has_failed() {
 }
 
 #[tokio::test]
-async fn calls_that_run_out_of_their_own_time_open_it() {
-    let breaker = breaker();
-    let echo = Echo::new((0..5).map(|_| Step::Hang));
-    let mut client = client(&echo, &breaker).await;
+async fn calls_that_run_out_of_their_own_time_open_it_unless_they_are_in_a_hurry() {
+    for (time, state) in [(5, State::Closed), (200, State::Open)] {
+        let breaker = breaker();
+        let echo = Echo::new((0..5).map(|_| Step::Hang));
+        let mut client = client(&echo, &breaker).await;
 
-    for _ in 0..5 {
-        let mut request = Request::new(saying("hello"));
-        request.set_timeout(Duration::from_millis(50));
-        within(client.say(request)).await.unwrap_err();
+        for _ in 0..5 {
+            let mut request = Request::new(saying("hello"));
+            request.set_timeout(Duration::from_millis(time));
+            within(client.say(request)).await.unwrap_err();
+        }
+
+        assert_eq!(breaker.state(), state, "{time} ms");
     }
-
-    assert_eq!(breaker.state(), State::Open);
 }
 
 #[tokio::test]

@@ -297,7 +297,7 @@ async fn a_deadline_of_the_callers_own_tells_too() {
 
     for _ in 0..5 {
         let mut request = get(&script.url());
-        let deadline = Deadline::at(Instant::now() + Duration::from_millis(150));
+        let deadline = Deadline::at(Instant::now() + Duration::from_millis(500));
         request.extensions_mut().insert(deadline);
         let response = answer(&client, request).await;
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);

@@ -24,7 +24,7 @@ async fn the_default_numbers_are_those_of_the_docs() {
         .with_hint_cap(secs(60))
         .with_probes(1, 3)
         .with_half_open_limit(secs(30))
-        .with_least_time(Duration::from_millis(100));
+        .with_least_wait(Duration::from_millis(100));
     assert_eq!(breaker.config(), &written_out);
 }
 
@@ -141,7 +141,7 @@ async fn what_cannot_work_is_refused_with_the_reason() {
             zero("half_open_limit"),
         ),
         (config().with_half_open_limit(ages), long("half_open_limit")),
-        (config().with_least_time(ages), long("least_time")),
+        (config().with_least_wait(ages), long("least_wait")),
     ] {
         assert_eq!(refused(config), reason);
         let text = reason.to_string();

@@ -1,4 +1,4 @@
-//! circuit-breaker B6: callers who wait for less than the least time say nothing by leaving.
+//! circuit-breaker B6: callers who wait for less than the least wait say nothing by leaving.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -6,22 +6,25 @@ use std::{
     time::Duration,
 };
 
-use steadfast_circuit_breaker::{BreakerConfig, CircuitBreaker, CircuitBreakerLayer, State};
+use steadfast_circuit_breaker::{BreakerConfig, CircuitBreakerLayer, State};
 use steadfast_core::verdict::{Cause, Failure, SafetyClass, Verdict};
 use steadfast_http::{Deadline, problem::Code};
 use tokio::time::{Instant, advance};
 
 use crate::support::{
-    Get, Piece, Recorded, Site, Step, answer, breaker, brittle, broken, failure, get, local,
+    Get, Piece, Recorded, Reply, Site, Step, answer, breaker, brittle, broken, failure, get, local,
     millis, ok, outcomes, poll, poll_body, rejected, rpc, run, secs, steady, streamed, trailers,
     trailers_only, within,
 };
 
 /// A request for one attempt, whose limit is this.
 fn limited(mut request: Get, time: Duration) -> Get {
-    let limit = Deadline::limit(Instant::now() + time);
-    request.extensions_mut().insert(limit);
+    request.extensions_mut().insert(limit_of(time));
     request
+}
+
+fn limit_of(time: Duration) -> Deadline {
+    Deadline::at(Instant::now() + time).with_limit(time)
 }
 
 async fn leave_after(site: &Site, time: Duration) {
@@ -43,7 +46,7 @@ async fn callers_in_a_hurry_do_not_open_the_breaker_however_many_they_are() {
     }
     assert_eq!(site.breaker.state(), State::Closed);
     assert_eq!(site.breaker.snapshot().failures().unwrap().calls, 0);
-    assert_eq!(recorded.outcomes(), []);
+    assert_eq!(recorded.outcomes(), outcomes([("ignored", 80)]));
 
     for _ in 0..5 {
         leave_after(&site, millis(100)).await;
@@ -75,7 +78,7 @@ async fn the_limit_of_an_attempt_counts_however_short_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_least_time_is_a_setting_and_may_be_none() {
+async fn the_least_wait_is_a_setting_and_may_be_none() {
     for (least, left, failures) in [
         (secs(2), millis(1_999), 0),
         (secs(2), secs(2), 1),
@@ -83,7 +86,7 @@ async fn the_least_time_is_a_setting_and_may_be_none() {
         (millis(10), millis(10), 1),
         (Duration::ZERO, Duration::ZERO, 1),
     ] {
-        let site = Site::http(steady().with_least_time(least), [Step::Hang]);
+        let site = Site::http(steady().with_least_wait(least), [Step::Hang]);
         leave_after(&site, left).await;
         assert_eq!(run(&site.breaker), failures, "{left:?} of {least:?}");
     }
@@ -102,27 +105,117 @@ async fn an_answer_counts_although_its_caller_is_in_a_hurry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_told_of_the_time_and_says_that_it_is_over_says_nothing_either() {
-    let cut = || local(504, Code::AttemptTimeout);
+async fn most_of_a_limit_is_enough_and_the_rest_of_one_is_not() {
+    for (length, used, failures) in [
+        (secs(1), millis(999), 0),
+        (secs(1), millis(901), 0),
+        (secs(1), millis(900), 1),
+        (millis(50), millis(26), 0),
+        (millis(50), millis(25), 1),
+    ] {
+        let site = Site::http(steady(), [Step::Hang]);
+        let request = limited(get(), length);
+        advance(used).await;
+
+        let call = site.pending(request);
+        advance(length - used).await;
+        drop(call);
+
+        assert_eq!(run(&site.breaker), failures, "{used:?} of {length:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_waits_on_after_its_deadline_waits() {
+    let site = Site::http(steady(), [Step::Hang]);
+    let call = site.pending(within(get(), millis(1)));
+    advance(millis(100)).await;
+
+    drop(call);
+
+    assert_eq!(run(&site.breaker), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_beneath_that_ends_a_call_before_its_deadline_counts() {
+    let cut = local(504, Code::AttemptTimeout);
+    for (cut_after, outcome) in [
+        (10, "failure"),
+        (87, "failure"),
+        (88, "ignored"),
+        (90, "ignored"),
+    ] {
+        let recorded = Recorded::new();
+        let site = Site::http(steady(), [Step::After(millis(cut_after), cut.clone())]);
+
+        site.send(within(get(), millis(90))).await.unwrap();
+
+        assert_eq!(recorded.outcomes(), outcomes([(outcome, 1)]), "{cut_after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_told_of_the_time_and_says_that_it_is_over_says_nothing() {
     let end = || streamed([Piece::Text("a"), trailers(4)]);
-    type Layer = fn(CircuitBreaker) -> CircuitBreakerLayer;
-    let cases: [(&str, Layer, _); 3] = [
-        ("a layer beneath", CircuitBreakerLayer::http, cut()),
-        ("the head", CircuitBreakerLayer::grpc, trailers_only(4)),
-        ("the trailers", CircuitBreakerLayer::grpc, end()),
-    ];
-    for (name, layer, answer) in cases {
-        for (left, outcome) in [(millis(99), "ignored"), (millis(100), "failure")] {
+    for answer in [trailers_only(4), end()] {
+        for (after, outcome) in [(0, "ignored"), (99, "ignored"), (100, "failure")] {
             let recorded = Recorded::new();
-            let site = Site::of(brittle(), [Step::Answer(answer.clone())], layer);
+            let step = Step::After(millis(after), answer.clone());
+            let site = Site::grpc(brittle(), [step]);
 
-            let mut response = site.send(within(rpc(), left)).await.unwrap();
-            while let Poll::Ready(Some(frame)) = poll_body(response.body_mut()) {
-                frame.unwrap();
-            }
+            let response = site.send(within(rpc(), secs(1))).await.unwrap();
+            read(response);
 
-            assert_eq!(recorded.outcomes(), outcomes([(outcome, 1)]), "{name}");
+            assert_eq!(recorded.outcomes(), outcomes([(outcome, 1)]), "{after}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_grpc_alone_was_told_of_is_known() {
+    let told = |mut request: Get| {
+        let timeout = "50m".parse().unwrap();
+        request.headers_mut().insert("grpc-timeout", timeout);
+        request
+    };
+    let recorded = Recorded::new();
+    let site = Site::grpc(steady(), [Step::Answer(trailers_only(4))]);
+    read(site.send(told(rpc())).await.unwrap());
+    assert_eq!(recorded.outcomes(), outcomes([("ignored", 1)]));
+
+    site.script.play(Step::Hang);
+    let call = site.pending(told(rpc()));
+    advance(millis(100)).await;
+    drop(call);
+    assert_eq!(run(&site.breaker), 1);
+
+    // What a layer around says is exact, and knows whose time it is.
+    let call = site.pending(told(limited(rpc(), millis(40))));
+    advance(millis(40)).await;
+    drop(call);
+    assert_eq!(run(&site.breaker), 2);
+
+    let site = Site::http(steady(), [Step::Hang]);
+    let call = site.pending(told(get()));
+    advance(millis(100)).await;
+    drop(call);
+    assert_eq!(run(&site.breaker), 0, "in HTTP it is no deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_classifier_has_the_last_word_on_a_caller_in_a_hurry_too() {
+    let site = Site::of(brittle(), [ok()], |breaker| {
+        CircuitBreakerLayer::http(breaker).with_classifier(|_, _| elapsed())
+    });
+
+    site.send(within(get(), millis(1))).await.unwrap();
+
+    assert_eq!(site.breaker.state(), State::Open);
+}
+
+fn read(mut response: Reply) {
+    while let Poll::Ready(Some(frame)) = poll_body(response.body_mut()) {
+        frame.unwrap();
     }
 }
 
@@ -146,6 +239,21 @@ async fn a_probe_of_a_caller_in_a_hurry_makes_room_for_another_one() {
     let mut probe = site.pending(get());
     assert!(rejected(&site.get().await).is_some(), "one at a time");
     assert!(poll(&mut probe).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_time_a_server_says_is_over_makes_room_for_another_one() {
+    let site = Site::grpc(steady(), [Step::Answer(trailers_only(4))]);
+    site.recover().await;
+
+    for _ in 0..5 {
+        read(site.send(within(rpc(), millis(1))).await.unwrap());
+        assert_eq!(site.breaker.state(), State::HalfOpen);
+    }
+
+    site.script.play(Step::Hang);
+    let _probe = site.pending(rpc());
+    assert!(rejected(&site.get().await).is_some(), "one at a time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,7 +293,8 @@ async fn a_permit_of_a_caller_in_a_hurry_says_nothing_unless_its_verdict_is_of_t
 
     breaker.admit(hasty()).unwrap().record(failure());
     assert_eq!(run(&breaker), 1);
-    let limit = Deadline::limit(Instant::now() + millis(1));
-    breaker.admit(Some(limit)).unwrap().record(elapsed());
+    let permit = breaker.admit(Some(limit_of(millis(1)))).unwrap();
+    advance(millis(1)).await;
+    permit.record(elapsed());
     assert_eq!(run(&breaker), 2);
 }

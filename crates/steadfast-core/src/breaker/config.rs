@@ -50,7 +50,7 @@ pub struct BreakerConfig {
     pub(super) probes_at_a_time: u32,
     pub(super) probe_rule: ProbeRule,
     pub(super) half_open_limit: Duration,
-    pub(super) least_time: Duration,
+    pub(super) least_wait: Duration,
 }
 
 impl BreakerConfig {
@@ -74,8 +74,8 @@ impl BreakerConfig {
     pub const DEFAULT_PROBE_SUCCESSES: u32 = 3;
     /// 30 s: a probe that tells nothing for so long tells that the destination does not answer.
     pub const DEFAULT_HALF_OPEN_LIMIT: Duration = Duration::from_secs(30);
-    /// 100 ms: most destinations in good health answer within it, and a caller who leaves sooner says more of itself.
-    pub const DEFAULT_LEAST_TIME: Duration = Duration::from_millis(100);
+    /// 100 ms: most destinations in good health answer within it, and a caller who waits for less says more of itself.
+    pub const DEFAULT_LEAST_WAIT: Duration = Duration::from_millis(100);
     /// The most calls that a [window of calls](Window::Calls) may have: each costs eight bytes.
     pub const MAX_WINDOW_CALLS: u32 = 100_000;
     /// The longest time that any setting may have: 365 days.
@@ -215,22 +215,22 @@ impl BreakerConfig {
         }
     }
 
-    /// How long a caller must have been ready to wait, for a call that ran out of this time to say something of its destination. What
-    /// a healthy destination answers within on a bad day is a good value: with less, callers in a hurry open the breaker for all.
-    /// Zero: each such call is a failure. Limits of attempts are the layers' own word, and count however short they are. Default
-    /// [100 ms](Self::DEFAULT_LEAST_TIME).
+    /// How long a call must have waited for it to be a failure of its destination that the caller's time was over. Of a time limit
+    /// that was chosen for the destination, half is enough. What a healthy destination answers within on a bad day is a good value:
+    /// with less, callers in a hurry open the breaker for all; with more than any caller waits, a destination that hangs is not
+    /// noticed. Zero: each such call is a failure. Default [100 ms](Self::DEFAULT_LEAST_WAIT).
     #[must_use]
-    pub const fn with_least_time(self, time: Duration) -> Self {
+    pub const fn with_least_wait(self, time: Duration) -> Self {
         Self {
-            least_time: time,
+            least_wait: time,
             ..self
         }
     }
 
-    /// How long a caller must have been ready to wait, for a call that ran out of this time to say something of its destination.
+    /// How long a call must have waited for it to be a failure of its destination that the caller's time was over.
     #[must_use]
-    pub const fn least_time(&self) -> Duration {
-        self.least_time
+    pub const fn least_wait(&self) -> Duration {
+        self.least_wait
     }
 
     fn check(&self) -> Result<(), InvalidBreaker> {
@@ -289,8 +289,8 @@ impl BreakerConfig {
                 }
             }
         }
-        if self.least_time > Self::MAX_TIME {
-            return Err(InvalidBreaker::too_long("least_time"));
+        if self.least_wait > Self::MAX_TIME {
+            return Err(InvalidBreaker::too_long("least_wait"));
         }
         check_time("half_open_limit", self.half_open_limit)
     }
@@ -314,7 +314,7 @@ impl Default for BreakerConfig {
             probes_at_a_time: Self::DEFAULT_PROBES_AT_A_TIME,
             probe_rule: ProbeRule::Successes(Self::DEFAULT_PROBE_SUCCESSES),
             half_open_limit: Self::DEFAULT_HALF_OPEN_LIMIT,
-            least_time: Self::DEFAULT_LEAST_TIME,
+            least_wait: Self::DEFAULT_LEAST_WAIT,
         }
     }
 }

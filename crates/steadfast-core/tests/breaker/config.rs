@@ -42,7 +42,7 @@ fn the_defaults_work_and_are_those_of_the_documents() {
         .with_hint_cap(seconds(60))
         .with_probes(1, 3)
         .with_half_open_limit(seconds(30))
-        .with_least_time(millis(100));
+        .with_least_wait(millis(100));
     assert_eq!(config(), spelled_out);
 }
 
@@ -100,7 +100,7 @@ fn ones_are_enough() {
         .with_open_jitter(0.0)
         .with_hint_cap(Duration::ZERO)
         .with_half_open_limit(NANO)
-        .with_least_time(Duration::ZERO);
+        .with_least_wait(Duration::ZERO);
 
     Rules::new(least.with_probes(1, 1)).unwrap();
     Rules::new(least.with_probe_rate(1, 1e-9, 1)).unwrap();
@@ -117,7 +117,7 @@ fn no_time_is_longer_than_a_year() {
         .with_open_jitter(1.0)
         .with_hint_cap(YEAR)
         .with_half_open_limit(YEAR)
-        .with_least_time(YEAR);
+        .with_least_wait(YEAR);
     Rules::new(most.with_probes(u32::MAX, u32::MAX)).unwrap();
     Rules::new(most.with_probe_rate(u32::MAX, 1.0, u32::MAX)).unwrap();
 
@@ -128,7 +128,7 @@ fn no_time_is_longer_than_a_year() {
     too_long(config().with_hint_cap(more), "hint_cap");
     too_long(config().with_hint_cap(Duration::MAX), "hint_cap");
     too_long(config().with_half_open_limit(more), "half_open_limit");
-    too_long(config().with_least_time(more), "least_time");
+    too_long(config().with_least_wait(more), "least_wait");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 use std::{
+    error::Error,
     fmt,
     future::poll_fn,
+    iter::successors,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,6 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::LengthLimitError;
 
 use super::{Captured, Reservation};
 use crate::BoxError;
@@ -140,7 +143,8 @@ where
         }
     }
 
-    /// Forgets what was read, gives its bytes back to the pool, and reads and throws away up to `limit` further bytes.
+    /// Forgets what was read, gives its bytes back to the pool, and reads and throws away up to `limit` further bytes. The limit of a
+    /// layer around [ends](ended_by_limit) each frame by an error, and not the body: such a frame is taken for 16 KiB.
     ///
     /// # Cancel safety
     ///
@@ -150,14 +154,25 @@ where
         drop((self.read, self.reservation));
         let mut discarded = 0;
         while discarded < limit {
-            match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-                None | Some(Err(_)) => return,
-                Some(Ok(frame)) => {
-                    discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
-                }
+            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
+            discarded += match frame.map(|frame| frame.map_err(Into::into)) {
+                None => return,
+                Some(Err(error)) if !ended_by_limit(&*error) => return,
+                Some(Err(_)) => UNSEEN_FRAME,
+                Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
             }
         }
     }
+}
+
+/// The largest frame of HTTP/2, by default, and about what one read of HTTP/1 yields.
+const UNSEEN_FRAME: u64 = 16 << 10;
+
+/// Whether a layer around has a limit for bodies, as tower-http's is, that this one has passed: it will be too large the next time
+/// as well.
+#[must_use]
+pub fn ended_by_limit(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |error| (*error).source()).any(|error| error.is::<LengthLimitError>())
 }
 
 impl<B> fmt::Debug for Collector<B> {

@@ -11,7 +11,7 @@ mod pool;
 mod replay;
 
 pub use captured::Captured;
-pub use collector::{Collected, Collector, Unfinished};
+pub use collector::{Collected, Collector, Unfinished, ended_by_limit};
 pub use either::{CapturedBody, ReplyBody};
 pub use from_body::FromBody;
 pub use pool::{BytePool, Reservation};

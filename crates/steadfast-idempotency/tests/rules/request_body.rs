@@ -227,6 +227,20 @@ async fn a_body_that_is_too_large_for_a_layer_around_is_not_to_be_sent_again() {
     assert_nothing_claimed(&world).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_of_a_layer_around_is_read_to_its_end_too() {
+    let world = limited(Handler::counting());
+    let (mut sender, arriving) = channel();
+    let answer = world.start(sent(Limited::new(arriving, 5).boxed_unsync()));
+
+    for _ in 0..100 {
+        sender.send_data("larger".into()).await.unwrap();
+    }
+    drop(sender);
+
+    answer.await.unwrap().assert_refused(413, "body-too-large");
+}
+
 /// Keeps its request body until the latch is open.
 fn keeping(latch: &Latch) -> Handler {
     let latch = latch.clone();

@@ -809,17 +809,16 @@ fn limits(script: &Script, started: Instant) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_that_the_layer_chose_is_a_limit_and_what_is_left_of_one_is_not() {
+async fn a_time_that_the_layer_chose_is_told_as_a_limit_and_the_callers_is_not() {
     let attempts = || waiting(10).with_attempt_timeout(secs(2));
     let total = || waiting(10).with_deadline(secs(3));
-    let (whole, rest) = (true, false);
+    let (two, three, none) = (Some(secs(2)), Some(secs(3)), None);
     for (config, callers, expected) in [
-        (attempts(), None, vec![whole, whole, whole]),
-        (attempts(), Some(secs(5)), vec![whole, whole, rest]),
-        (attempts(), Some(secs(2)), vec![rest]),
-        (attempts().with_deadline(secs(3)), None, vec![whole, rest]),
-        (total(), None, vec![whole]),
-        (total(), Some(secs(1)), vec![rest]),
+        (attempts(), None, vec![two, two, two]),
+        (attempts(), Some(secs(5)), vec![two, two, none]),
+        (attempts().with_deadline(secs(3)), None, vec![two, three]),
+        (total(), None, vec![three]),
+        (total(), Some(secs(1)), vec![none]),
     ] {
         let script = Script::new([Step::Hang]);
         let mut request = get();
@@ -830,17 +829,25 @@ async fn a_time_that_the_layer_chose_is_a_limit_and_what_is_left_of_one_is_not()
         call(&layer(config), &script, request).await.unwrap();
         assert_eq!(told_limits(&script), expected);
     }
-
-    let script = Script::new([Step::After(secs(1), answer(503)), Step::Hang]);
-    call(&layer(total()), &script, get()).await.unwrap();
-    assert_eq!(told_limits(&script), [whole, rest]);
 }
 
-fn told_limits(script: &Script) -> Vec<bool> {
+#[tokio::test(start_paused = true)]
+async fn beneath_another_layer_that_limits_the_limit_is_told_on_with_its_length() {
+    let script = Script::new([Step::Hang]);
+    let mut request = get();
+    let outer = Deadline::at(Instant::now() + secs(1)).with_limit(secs(2));
+    request.extensions_mut().insert(outer);
+
+    call(&layer(waiting(10)), &script, request).await.unwrap();
+
+    assert_eq!(told_limits(&script), [Some(secs(2))]);
+}
+
+fn told_limits(script: &Script) -> Vec<Option<Duration>> {
     let seen = script.seen();
     let told = seen.iter().map(|seen| {
         let told = Deadline::of(&seen.head.extensions).expect("it was told");
-        told.is_limit()
+        told.limit()
     });
     told.collect()
 }

@@ -21,6 +21,8 @@ use steadfast_retry::{ResponseBody, RetryConfig, RetryLayer, RetryOutcome, Stopp
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
+#[cfg(feature = "tonic")]
+use crate::support::Answer;
 use crate::support::{
     Flow, Piece, Script, Seen, Step, answer, call, get, grpc as grpc_layer, marked, millis, post,
     retry_after, rpc, stopped_by, trailers_only, waiting,

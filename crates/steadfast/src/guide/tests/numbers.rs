@@ -74,7 +74,7 @@ fn the_defaults_of_the_page_are_those_of_the_breaker() {
     assert_eq!(B::DEFAULT_PROBES_AT_A_TIME, 1);
     assert_eq!(B::DEFAULT_PROBE_SUCCESSES, 3);
     assert_eq!(B::DEFAULT_JITTER, 0.1);
-    assert_eq!(B::DEFAULT_LEAST_TIME, ms(100));
+    assert_eq!(B::DEFAULT_LEAST_WAIT, ms(100));
 }
 
 #[test]
