@@ -26,15 +26,20 @@ pub(crate) fn install(what: &str, script: &str, arguments: &[&str]) -> Result<()
     run(shell, script, arguments)
 }
 
-/// Takes one program out of a package into the folder, and installs nothing; an error says in one line why it did not.
-pub(crate) fn unpack(package: &str, program: &str, folder: &str) -> Result<(), String> {
+/// Takes one program out of the first of the packages that there is into the folder, and installs nothing; an error says in one line why it did not.
+pub(crate) fn unpack(packages: &[&str], program: &str, folder: &str) -> Result<(), String> {
     if !succeeds("apt-get", &["--version"]) || !succeeds("dpkg-deb", &["--version"]) {
         return Err("not found".to_owned());
     }
     eprintln!(
-        "==> {program}: not found; taking it out of the package {package} into {folder}, without installing anything"
+        "==> {program}: not found; taking it out of the package {} into {folder}, without installing anything",
+        packages.join(" or ")
     );
-    run(Command::new("sh"), UNPACK, &[package, program, folder])
+    run(
+        Command::new("sh"),
+        UNPACK,
+        &[&[program, folder], packages].concat(),
+    )
 }
 
 fn run(mut shell: Command, script: &str, arguments: &[&str]) -> Result<(), String> {
@@ -86,6 +91,8 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let machine = Self { root };
             machine.lay("apt-get", script);
+            // It knows one package.
+            machine.lay("apt-cache", "for last; do :; done; [ \"$last\" = package ]");
             // The package, as this machine's are: the file that it places, with a word as its content.
             machine.lay(
                 "dpkg-deb",
@@ -108,8 +115,9 @@ mod tests {
         fn unpack(&self) -> Child {
             let path = env::var("PATH").unwrap();
             Command::new("sh")
-                .args(["-c", UNPACK, "xtask", "package", "usr/sbin/server"])
+                .args(["-c", UNPACK, "xtask", "usr/sbin/server"])
                 .arg(self.path("programs"))
+                .args(["other", "package", "another"])
                 .env("PATH", format!("{}:{path}", self.path("bin").display()))
                 .env("MACHINE", self.root.path())
                 .stdin(Stdio::null())
@@ -131,7 +139,7 @@ mod tests {
     #[test]
     fn the_program_of_a_package_is_all_that_is_taken_from_it() {
         let machine = Machine::with_apt_get(
-            "for last; do :; done; [ \"$last\" = update ] || echo it >package_1.0_all.deb",
+            "for last; do :; done; [ \"$last\" = update ] || echo it >\"$last\"_1.0_all.deb",
         );
 
         assert!(machine.unpack().wait().unwrap().success());

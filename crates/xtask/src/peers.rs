@@ -23,7 +23,8 @@ enum Source {
     },
     /// It runs by itself: it is taken out of the package into [`OWN`], and the package, which would start a service, is not installed.
     Unpacked {
-        package: &'static str,
+        /// The first of them that there is.
+        packages: &'static [&'static str],
         program: &'static str,
     },
 }
@@ -52,7 +53,7 @@ const PEERS: [Peer; 4] = [
         probe: &["-e", "stderr", "-v"],
         needs: "1.19.5 or later",
         source: Source::Unpacked {
-            package: "nginx",
+            packages: &["nginx"],
             program: "usr/sbin/nginx",
         },
     },
@@ -75,7 +76,8 @@ const PEERS: [Peer; 4] = [
         probe: &["check", "rules", "--lint-fatal", "/dev/null"],
         needs: "that of Prometheus 2.33 or later",
         source: Source::Unpacked {
-            package: "prometheus",
+            // Since Debian 13 it has one of its own.
+            packages: &["promtool", "prometheus"],
             program: "usr/bin/promtool",
         },
     },
@@ -110,7 +112,7 @@ fn ensure(peer: &Peer) -> Result<String, String> {
     let advice = format!("install it ({}) and put it on PATH", peer.needs);
     match peer.source {
         Source::Installed { package, since } => apt::install(peer.name, INSTALL, &[package, since]),
-        Source::Unpacked { package, program } => apt::unpack(package, program, OWN),
+        Source::Unpacked { packages, program } => apt::unpack(packages, program, OWN),
     }
     .map_err(|reason| format!("{reason}; {advice}"))?;
     find(peer).ok_or_else(|| format!("the distribution's is missing or will not do; {advice}"))

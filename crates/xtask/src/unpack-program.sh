@@ -1,11 +1,12 @@
-# Takes one program out of a package of the distribution: PACKAGE PROGRAM FOLDER, the program as the package places it.
+# Takes one program out of a package of the distribution: PROGRAM FOLDER PACKAGE..., the program as the package places it. Of the
+# packages it is the first that there is.
 #
 # Installs nothing and needs no root. A package for a server would start it, at each boot too, and its removal would be somebody's work.
 # Outside of the folder nothing changes.
 set -eu
-package=$1
-program=$2
-folder=$3
+program=$1
+folder=$2
+shift 2
 
 mkdir -p "$folder"
 work=$(mktemp -d "$folder/.unpack.XXXXXX")
@@ -15,11 +16,18 @@ trap 'exit 1' HUP INT TERM
 
 # With lists of its own: the machine's may be old or missing, and only root may renew them.
 mkdir -p "$work/lists/partial" "$work/archives/partial"
-apt() {
-    apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work" -o APT::Sandbox::User=root "$@"
+with_lists() {
+    command=$1
+    shift
+    "$command" -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work" -o APT::Sandbox::User=root "$@"
 }
 cd "$work"
-apt update
-apt download "$package"
+with_lists apt-get update
+for package; do
+    if with_lists apt-cache show "$package" >/dev/null 2>&1; then
+        break
+    fi
+done
+with_lists apt-get download "$package"
 dpkg-deb --extract "$package"_*.deb files
 mv "files/$program" "$folder/"
