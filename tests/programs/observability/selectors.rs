@@ -15,32 +15,13 @@ pub(crate) struct Matcher {
     pub(crate) value: String,
 }
 
-/// Names without a bracket after them that select nothing.
-const WORDS: [&str; 21] = [
-    "and",
-    "avg",
-    "bool",
-    "bottomk",
-    "by",
-    "count",
-    "group",
-    "group_left",
-    "group_right",
-    "ignoring",
-    "max",
-    "min",
-    "offset",
-    "on",
-    "or",
-    "quantile",
-    "sum",
-    "topk",
-    "unless",
-    "without",
-    "inf",
+/// What has no bracket after it and selects nothing.
+const WORDS: [&str; 15] = [
+    "and", "avg", "bool", "bottomk", "count", "group", "inf", "max", "min", "offset", "or",
+    "quantile", "sum", "topk", "unless",
 ];
 
-/// Those that have a list of labels after them.
+/// What has a list of labels after it.
 const BEFORE_LABELS: [&str; 6] = [
     "by",
     "group_left",
