@@ -191,12 +191,20 @@ async fn its_retries_come_back_when_they_are_told_for_an_order_that_is_being_pla
     let new = || Client::with_retries(address(&server), &["UNAVAILABLE"], 5, "60s");
     let (mut first, mut second) = (new(), new());
 
-    let (one, two) = tokio::join!(first.place("k", 1), second.place("k", 1));
+    // Until both came in time for that: the first time they have yet to start.
+    let mut orders = 0;
+    eventually("a client that is told to come back", async || {
+        let before = attempts(&server);
+        orders += 1;
+        let key = format!("k-{orders}");
+        let (one, two) = tokio::join!(first.place(&key, 1), second.place(&key, 1));
 
-    assert_eq!(one.order(), two.order());
-    assert!(one.is_replay() != two.is_replay(), "{} {}", one.0, two.0);
-    assert_eq!(placed(&server).len(), 1);
-    assert!(attempts(&server) > 2, "nobody was told to come back");
+        assert_eq!(one.order(), two.order());
+        assert!(one.is_replay() != two.is_replay(), "{} {}", one.0, two.0);
+        assert_eq!(placed(&server).len(), orders);
+        (attempts(&server) > before + 2).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ async function attempt() {
       method: "POST",
       headers: { "Authorization": "Bearer sk_test", "Content-Type": "application/json", "Idempotency-Key": key },
       body,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(50_000),
     });
     return { status: answer.status, headers: answer.headers, body: await answer.text() };
   } catch (error) {

@@ -28,7 +28,7 @@ def main():
                 "Content-Type": "application/json",
                 "Idempotency-Key": key,
             },
-            timeout=20,
+            timeout=50,
         )
     print(
         json.dumps(

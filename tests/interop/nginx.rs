@@ -7,13 +7,9 @@ use tempfile::{TempDir, tempdir};
 use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    time::sleep,
 };
 
-use crate::{
-    program::{PACE, eventually},
-    tools,
-};
+use crate::{program::eventually, tools};
 
 const CONFIG: &str = include_str!("nginx.conf");
 
@@ -67,23 +63,22 @@ impl Nginx {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        loop {
+        let is_up = eventually("the start of nginx", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 let said = errors(path);
                 assert!(said.contains("Address already in use"), "{status}: {said}");
-                return None;
+                return Some(false);
             }
             // It is written once it listens.
-            let is_up = path.join("pid").exists();
-            if is_up && TcpStream::connect(address).await.is_ok() {
-                return Some(Self {
-                    child,
-                    address,
-                    folder,
-                });
-            }
-            sleep(PACE).await;
-        }
+            let has_begun = path.join("pid").exists();
+            (has_begun && TcpStream::connect(address).await.is_ok()).then_some(true)
+        })
+        .await;
+        is_up.then_some(Self {
+            child,
+            address,
+            folder,
+        })
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -11,6 +11,9 @@ use std::{
 /// Where `cargo xtask test` puts an interpreter with what the scripts import if the machine has none.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python3");
 
+/// Where it puts what it takes out of a package.
+const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/programs");
+
 /// Names an interpreter; no other is tried then.
 const NAMED: &str = "STEADFAST_TEST_PYTHON";
 
@@ -54,16 +57,20 @@ pub(crate) fn nginx() -> Command {
 /// A curl that keeps the body of an answer which it takes for an error.
 pub(crate) fn curl() -> Command {
     static CURL: OnceLock<OsString> = OnceLock::new();
-    alone(CURL.get_or_init(|| found(&["curl"], &["--fail-with-body", "--version"])))
+    let mut curl = alone(CURL.get_or_init(|| found(&["curl"], &["--fail-with-body", "--version"])));
+    // What stands in the .curlrc of this machine's user is no part of a test. It has effect as the first argument alone.
+    curl.arg("--disable");
+    curl
 }
 
 fn found(commands: &[&str], probe: &[&str]) -> OsString {
-    let mut known = commands.iter().map(OsString::from);
+    let known = commands.iter().map(OsString::from);
     known
+        .chain([format!("{PROGRAMS}/{}", commands[0]).into()])
         .find(|command| succeeds(command, probe))
         .unwrap_or_else(|| {
             panic!(
-                "there is no {} that will do: run `cargo xtask test`, which installs it",
+                "there is no {} that will do: run `cargo xtask test`, which provides it",
                 commands[0]
             )
         })

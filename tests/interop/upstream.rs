@@ -2,9 +2,9 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{
@@ -14,17 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, Method, StatusCode};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpSocket};
 
 /// What becomes of a request, its body read.
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     Answer(u16),
-    /// Answers after this time.
-    Late(Duration),
+    /// Keeps its caller waiting until that has gone.
+    Never,
 }
 
 /// A request that came, whole.
@@ -87,10 +84,7 @@ async fn answer(State(upstream): State<Upstream>, request: Request) -> Response 
     };
     match step {
         Some(Step::Answer(status)) => StatusCode::from_u16(status).unwrap().into_response(),
-        Some(Step::Late(time)) => {
-            sleep(time).await;
-            "late".into_response()
-        }
+        Some(Step::Never) => pending().await,
         None => "done".into_response(),
     }
 }

@@ -6,6 +6,8 @@ export DEBIAN_FRONTEND=noninteractive
 conf=/etc/postgresql-common/createcluster.d/steadfast-tests.conf
 mkdir -p "${conf%/*}"
 trap 'rm -f "$conf"' EXIT
+# Not every shell keeps the first trap when a signal ends it.
+trap 'exit 1' HUP INT TERM
 echo 'create_main_cluster = false' >"$conf"
 
 apt-get update

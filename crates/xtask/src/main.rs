@@ -26,7 +26,8 @@ usage: cargo xtask <command>
 
 `test` and `bench` use STEADFAST_TEST_POSTGRES_URL, or the PostgreSQL binaries of this machine, or installs them with apt-get.
 `test` also finds a Python with grpcio and requests (STEADFAST_TEST_PYTHON names one), or makes one in target/python of this
-workspace; and curl, nginx and Node.js, or installs them with apt-get.
+workspace; curl and Node.js, or installs them with apt-get; nginx and promtool, or takes them out of the distribution's packages into
+target/programs of this workspace, and installs nothing.
 To run the tests of one crate: cargo test -p <crate>";
 
 /// A command line that means nothing here, and why.

@@ -1,27 +1,50 @@
-//! Programs that nobody here wrote, for tests that talk to them: HTTP clients and a server.
+//! Programs that nobody here wrote, for tests that use them: HTTP clients, a server, and the judge of rules for Prometheus.
 
 use crate::apt::{self, succeeds};
 
 /// A program, and how to get it.
 struct Peer {
     name: &'static str,
-    /// What the tests look for, in this order.
+    /// What the tests look for, in this order, and then in [`OWN`].
     commands: &'static [&'static str],
     /// Succeeds if the program will do.
     probe: &'static [&'static str],
     /// Why it might not.
     needs: &'static str,
-    install: &'static str,
+    source: Source,
 }
 
-const PEERS: [Peer; 3] = [
+/// Where Debian and its descendants have a program.
+enum Source {
+    /// Only the installed package has all that the program needs.
+    Installed {
+        package: &'static str,
+        since: &'static str,
+    },
+    /// It runs by itself: it is taken out of the package into [`OWN`], and the package, which would start a service, is not installed.
+    Unpacked {
+        /// The first of them that there is.
+        packages: &'static [&'static str],
+        program: &'static str,
+    },
+}
+
+/// Where the tests look too. It stays there wherever cargo builds, as the Python that is made here.
+const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/programs");
+
+const INSTALL: &str = include_str!("install-package.sh");
+
+const PEERS: [Peer; 4] = [
     Peer {
         name: "curl",
         commands: &["curl"],
         // The youngest of the flags that the tests use: 7.76.
         probe: &["--fail-with-body", "--version"],
         needs: "7.76 or later",
-        install: include_str!("install-curl.sh"),
+        source: Source::Installed {
+            package: "curl",
+            since: "7.76",
+        },
     },
     Peer {
         name: "nginx",
@@ -29,7 +52,10 @@ const PEERS: [Peer; 3] = [
         commands: &["nginx", "/usr/sbin/nginx"],
         probe: &["-e", "stderr", "-v"],
         needs: "1.19.5 or later",
-        install: include_str!("install-nginx.sh"),
+        source: Source::Unpacked {
+            packages: &["nginx"],
+            program: "usr/sbin/nginx",
+        },
     },
     Peer {
         name: "node",
@@ -39,7 +65,21 @@ const PEERS: [Peer; 3] = [
             "process.exit(typeof fetch === 'function' ? 0 : 1)",
         ],
         needs: "version 18 or later, which has `fetch`",
-        install: include_str!("install-nodejs.sh"),
+        source: Source::Installed {
+            package: "nodejs",
+            since: "18",
+        },
+    },
+    Peer {
+        name: "promtool",
+        commands: &["promtool"],
+        probe: &["check", "rules", "--lint-fatal", "/dev/null"],
+        needs: "that of Prometheus 2.33 or later",
+        source: Source::Unpacked {
+            // Since Debian 13 it has one of its own.
+            packages: &["promtool", "prometheus"],
+            program: "usr/bin/promtool",
+        },
     },
 ];
 
@@ -65,23 +105,29 @@ fn provide_one(peer: &Peer) -> bool {
 }
 
 /// An error says in one line what to do.
-fn ensure(peer: &Peer) -> Result<&'static str, String> {
+fn ensure(peer: &Peer) -> Result<String, String> {
     if let Some(command) = find(peer) {
         return Ok(command);
     }
     let advice = format!("install it ({}) and put it on PATH", peer.needs);
-    apt::install(peer.name, peer.install).map_err(|reason| format!("{reason}; {advice}"))?;
-    find(peer).ok_or_else(|| format!("installed, but it is missing or will not do; {advice}"))
+    match peer.source {
+        Source::Installed { package, since } => apt::install(peer.name, INSTALL, &[package, since]),
+        Source::Unpacked { packages, program } => apt::unpack(packages, program, OWN),
+    }
+    .map_err(|reason| format!("{reason}; {advice}"))?;
+    find(peer).ok_or_else(|| format!("the distribution's is missing or will not do; {advice}"))
 }
 
-fn find(peer: &Peer) -> Option<&'static str> {
-    let mut commands = peer.commands.iter().copied();
-    commands.find(|command| succeeds(command, peer.probe))
+fn find(peer: &Peer) -> Option<String> {
+    let known = peer.commands.iter().map(|&command| command.to_owned());
+    known
+        .chain([format!("{OWN}/{}", peer.name)])
+        .find(|command| succeeds(command, peer.probe))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Peer, find};
+    use super::{Peer, Source, find};
 
     #[test]
     fn a_program_that_will_not_do_is_passed_over() {
@@ -90,9 +136,12 @@ mod tests {
             commands: &["no-such-program", "false", "true"],
             probe: &[],
             needs: "",
-            install: "",
+            source: Source::Installed {
+                package: "",
+                since: "",
+            },
         };
 
-        assert_eq!(find(&peer), Some("true"));
+        assert_eq!(find(&peer).as_deref(), Some("true"));
     }
 }

@@ -65,7 +65,7 @@ fn ensure() -> Result<Source, String> {
     if let Some(folder) = found {
         return Ok(Source::Binaries(folder));
     }
-    apt::install("postgres", INSTALL).map_err(|error| format!("{error}; {ADVICE}"))?;
+    apt::install("postgres", INSTALL, &[]).map_err(|error| format!("{error}; {ADVICE}"))?;
     find()
         .map(Source::Binaries)
         .ok_or_else(|| format!("installed, but its programs were not found; {ADVICE}"))

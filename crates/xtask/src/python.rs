@@ -19,6 +19,10 @@ const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
 /// What the own one gets.
 const PACKAGES: [&str; 2] = ["grpcio==1.85.1", "requests==2.34.2"];
 
+/// What to do where none can be made: many a system forbids pip to change its own Python.
+const ADVICE: &str = "make one (`python3 -m venv FOLDER`, for which Debian has python3-venv, and `FOLDER/bin/pip install grpcio \
+    requests`), and name it: STEADFAST_TEST_PYTHON=FOLDER/bin/python3";
+
 /// What all of them must be able to do.
 const IMPORT: &str = "import grpc, requests";
 
@@ -46,7 +50,7 @@ fn ensure(named: Option<OsString>) -> Result<OsString, String> {
             Ok(python)
         } else {
             Err(format!(
-                "{NAMED} names `{}`, which does not run or cannot `{IMPORT}`: `pip install grpcio requests` for it, or unset {NAMED}",
+                "{NAMED} names `{}`, which does not run or cannot `{IMPORT}`: {ADVICE}; or unset {NAMED}",
                 python.display()
             ))
         };
@@ -54,12 +58,9 @@ fn ensure(named: Option<OsString>) -> Result<OsString, String> {
     if let Some(python) = find().or_else(|| make().and_then(|()| find())) {
         return Ok(python);
     }
-    let advice = format!(
-        "`pip install grpcio requests` for your Python, or name one that has both with {NAMED}"
-    );
-    apt::install("python with grpcio and requests", INSTALL)
-        .map_err(|reason| format!("{reason}; {advice}"))?;
-    find().ok_or_else(|| format!("installed, but no Python has both; {advice}"))
+    apt::install("python with grpcio and requests", INSTALL, &[])
+        .map_err(|reason| format!("{reason}; {ADVICE}"))?;
+    find().ok_or_else(|| format!("installed, but no Python has both; {ADVICE}"))
 }
 
 fn find() -> Option<OsString> {
@@ -110,6 +111,7 @@ mod tests {
         let reason = ensure(Some("false".into())).unwrap_err();
 
         assert!(reason.contains(NAMED) && reason.contains("`false`"));
+        assert!(reason.contains("-m venv"), "{reason}");
         assert_eq!(reason.lines().count(), 1);
     }
 }
