@@ -199,8 +199,11 @@ pub(crate) fn paste(line: &str) -> Output {
         found.is_ok(),
         "curl is missing: install it, for example `apt-get install curl`"
     );
+    // Without what the developer's own `.curlrc` asks for.
+    let home = tempfile::tempdir().unwrap();
     let output = Command::new("sh")
         .args(["-c", line])
+        .env("CURL_HOME", home.path())
         .env("NO_PROXY", "*")
         .env("no_proxy", "*")
         .output()
