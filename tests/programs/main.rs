@@ -23,6 +23,7 @@ mod postgres;
 mod processes;
 mod program;
 mod provider;
+mod provider_answers;
 mod proxy;
 mod readme;
 mod records;

@@ -265,6 +265,7 @@ impl From<ProviderError> for Problem {
                 )
             }
             ProviderError::Refused { .. }
+            | ProviderError::TooLarge
             | ProviderError::Unreadable(_)
             | ProviderError::WrongAmount { .. } => {
                 tracing::error!(

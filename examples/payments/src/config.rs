@@ -100,7 +100,7 @@ pub struct ProviderLimits {
     #[arg(default_value = "3", value_parser = value_parser!(u32).range(1..))]
     pub provider_attempts: u32,
 
-    /// How long one call of the provider may take, each attempt by itself
+    /// How long one call of the provider may take, to the end of its answer, each attempt by itself
     #[arg(long, env = "PAYMENTS_PROVIDER_TIMEOUT", value_name = "DURATION")]
     #[arg(default_value = "2s", value_parser = positive_duration)]
     pub provider_timeout: Duration,

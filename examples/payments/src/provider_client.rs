@@ -1,5 +1,7 @@
 //! Calls the card provider.
 
+mod answer;
+
 use std::{error::Error, fmt, time::Duration};
 
 use http::StatusCode;
@@ -13,8 +15,12 @@ use steadfast::{
     retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
 };
 use tokio::time::Instant;
-use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower::{
+    ServiceBuilder, ServiceExt,
+    util::{AndThenLayer, BoxCloneSyncService},
+};
 
+use self::answer::CallError;
 use crate::config::ProviderLimits;
 
 /// The provider's name in logs.
@@ -30,7 +36,7 @@ pub struct ProviderClient {
     charges: String,
 }
 
-type Stack = BoxCloneSyncService<Request, Response, reqwest::Error>;
+type Stack = BoxCloneSyncService<Request, Response, CallError>;
 
 /// What the provider says about a charge that it made.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,7 +50,7 @@ pub struct ProviderCharge {
 }
 
 impl ProviderClient {
-    /// A client with these limits. Each attempt has the timeout to the head of its answer, and as much for each pause in its body.
+    /// A client with these limits. Each attempt has the timeout to the end of its answer, which is limited in size too.
     ///
     /// # Errors
     ///
@@ -98,14 +104,9 @@ impl ProviderClient {
             .header("idempotency-key", key)
             .json(&json!({"amount": amount, "currency": currency}))
             .build()
-            .map_err(ProviderError::Unreachable)?;
+            .map_err(CallError::from)?;
         let begun = Instant::now();
-        let response = self
-            .stack
-            .clone()
-            .oneshot(request)
-            .await
-            .map_err(ProviderError::Unreachable)?;
+        let response = self.stack.clone().oneshot(request).await?;
         if let Some(rejected) = response.extensions().get::<Rejected>() {
             return Err(ProviderError::LeftAlone {
                 retry_after: rejected.retry_after(),
@@ -116,7 +117,7 @@ impl ProviderClient {
             return Err(ProviderError::Elapsed);
         }
         let status = response.status();
-        let body = response.bytes().await.map_err(ProviderError::Unreachable)?;
+        let body = response.bytes().await.map_err(CallError::from)?;
 
         if status.is_success() {
             let charge: ProviderCharge =
@@ -149,7 +150,9 @@ fn stack(
         .layer(retry)
         // Beneath retry it counts each attempt. What it refuses is not an attempt, and ends the retries.
         .layer(CircuitBreakerLayer::http(breaker))
-        .layer(ClientMetricsLayer::new());
+        .layer(ClientMetricsLayer::new())
+        // Beneath all others: an attempt lasts to the end of its answer, and one that breaks off is sent again.
+        .layer(AndThenLayer::new(answer::whole));
     let stack = ServiceBuilder::new()
         .layer(ReqwestLayer::new(layers))
         .service(http);
@@ -160,7 +163,6 @@ fn retry_config(limits: &ProviderLimits) -> RetryConfig {
     RetryConfig::default()
         .with_max_attempts(limits.provider_attempts)
         .with_attempt_timeout(limits.provider_timeout)
-        .with_body_idle_timeout(limits.provider_timeout)
 }
 
 /// Failures in a row alone, so that how it opens can be told in one sentence. The open time keeps the default jitter: chance adds up
@@ -228,7 +230,9 @@ pub enum ProviderError {
         /// The status of its answer.
         status: StatusCode,
     },
-    /// No answer came.
+    /// Its answer is larger than that to any call can be.
+    TooLarge,
+    /// No answer came, or not all of one.
     Unreachable(reqwest::Error),
     /// Its answer means nothing.
     Unreadable(serde_json::Error),
@@ -249,6 +253,7 @@ impl fmt::Display for ProviderError {
             Self::KeyReused => f.write_str("the provider has another charge under this key"),
             Self::LeftAlone { .. } => f.write_str("the provider is left alone after failures"),
             Self::Refused { status } => write!(f, "the provider refused with status {status}"),
+            Self::TooLarge => f.write_str("the provider's answer is too large"),
             Self::Unreachable(_) => f.write_str("the provider gave no answer"),
             Self::Unreadable(_) => f.write_str("the provider's answer is not a charge"),
             Self::WrongAmount { asked, charged } => {
@@ -268,7 +273,17 @@ impl Error for ProviderError {
             | Self::KeyReused
             | Self::LeftAlone { .. }
             | Self::Refused { .. }
+            | Self::TooLarge
             | Self::WrongAmount { .. } => None,
+        }
+    }
+}
+
+impl From<CallError> for ProviderError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Lost(error) => Self::Unreachable(error),
+            CallError::TooLarge => Self::TooLarge,
         }
     }
 }
