@@ -154,3 +154,57 @@ async fn an_answer_may_have_more_than_is_asked_for() {
 
     assert_eq!(answer.status(), 201);
 }
+
+/// Who asks for a minute gets it: no second call, and a client that knows how long.
+#[tokio::test]
+async fn a_provider_that_asks_for_a_long_time_is_not_called_again_and_its_client_is_told() {
+    for (status, asked) in [(429, "60"), (429, "20"), (503, "3"), (409, "7")] {
+        let (url, calls) = provider(move |_| {
+            Response::builder()
+                .status(status)
+                .header("retry-after", asked)
+                .body(Body::empty())
+                .unwrap()
+        })
+        .await;
+        let limits = ProviderLimits {
+            provider_attempts: 3,
+            ..ONE_ATTEMPT
+        };
+        let app = app_with(&url, limits).await;
+        let begun = Instant::now();
+
+        let answer = send(&app.router, charge()).await;
+
+        let case = format!("{status}, {asked} s");
+        assert_eq!(
+            problem(&answer),
+            (503, "provider-unavailable".into(), true),
+            "{case}"
+        );
+        assert_eq!(answer.headers()["retry-after"], asked, "{case}");
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{case}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_short_time_is_waited_out_within_the_request() {
+    let (url, calls) = provider(|before| match before {
+        0 => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response(),
+        _ => (StatusCode::CREATED, MADE).into_response(),
+    })
+    .await;
+    let limits = ProviderLimits {
+        provider_attempts: 3,
+        ..ONE_ATTEMPT
+    };
+    let app = app_with(&url, limits).await;
+    let begun = Instant::now();
+
+    let answer = send(&app.router, charge()).await;
+
+    assert_eq!(answer.status(), 201);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+}

@@ -1,6 +1,6 @@
 //! The routes of the API.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -255,14 +255,11 @@ impl From<ProviderError> for Problem {
                 )
                 .with_retry_after(retry_after)
             }
-            ProviderError::Elapsed
-            | ProviderError::Failing { .. }
-            | ProviderError::Unreachable(_) => {
-                tracing::warn!(error = &error as &dyn Error, "no answer from the provider");
-                Self::unavailable(
-                    "provider-unavailable",
-                    "the card provider cannot be reached or is failing; the charge may have been made, so send the same request with the same key again",
-                )
+            ProviderError::Failing { retry_after, .. } => {
+                no_answer(&error, retry_after.unwrap_or_default())
+            }
+            ProviderError::Elapsed | ProviderError::Unreachable(_) => {
+                no_answer(&error, Duration::ZERO)
             }
             ProviderError::Refused { .. }
             | ProviderError::TooLarge
@@ -279,6 +276,20 @@ impl From<ProviderError> for Problem {
             }
         }
     }
+}
+
+/// The client may come back after this time.
+fn no_answer(error: &ProviderError, retry_after: Duration) -> Problem {
+    tracing::warn!(
+        error = error as &dyn Error,
+        ?retry_after,
+        "no answer from the provider"
+    );
+    Problem::unavailable(
+        "provider-unavailable",
+        "the card provider cannot be reached or is failing; the charge may have been made, so send the same request with the same key again",
+    )
+    .with_retry_after(retry_after)
 }
 
 impl From<ChargesError> for Problem {

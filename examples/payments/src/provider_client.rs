@@ -11,7 +11,8 @@ use serde_json::json;
 use steadfast::{
     circuit_breaker::{BreakerConfig, CircuitBreaker, CircuitBreakerLayer, Rejected, State},
     client_metrics::ClientMetricsLayer,
-    http::{LocalRejection, reqwest::ReqwestLayer},
+    core::verdict::Hint,
+    http::{LocalRejection, hint, reqwest::ReqwestLayer},
     retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
 };
 use tokio::time::Instant;
@@ -25,6 +26,10 @@ use crate::config::ProviderLimits;
 
 /// The provider's name in logs.
 const NAME: &str = "card-provider";
+
+/// The longest `Retry-After` that is waited out within a request, as long as a duplicate waits. A client that is to wait for longer is
+/// told so: it would rather know than hang, and its next request is no call that the provider did not ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A client of one provider, shared by its clones.
 #[derive(Clone, Debug)]
@@ -117,6 +122,12 @@ impl ProviderClient {
             return Err(ProviderError::Elapsed);
         }
         let status = response.status();
+        let hint = hint::of_http(status, response.headers());
+        let retry_after = if let Some(Hint::After(delay)) = hint {
+            Some(delay)
+        } else {
+            None
+        };
         let body = response.bytes().await.map_err(CallError::from)?;
 
         if status.is_success() {
@@ -131,7 +142,7 @@ impl ProviderClient {
                 })
             };
         }
-        Err(refusal(status, &body))
+        Err(refusal(status, retry_after, &body))
     }
 }
 
@@ -163,6 +174,7 @@ fn retry_config(limits: &ProviderLimits) -> RetryConfig {
     RetryConfig::default()
         .with_max_attempts(limits.provider_attempts)
         .with_attempt_timeout(limits.provider_timeout)
+        .with_hint_cap(LONGEST_WAIT)
 }
 
 /// Failures in a row alone, so that how it opens can be told in one sentence. The open time keeps the default jitter: chance adds up
@@ -181,7 +193,7 @@ fn breaker_config(limits: &ProviderLimits) -> BreakerConfig {
         )
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> ProviderError {
     #[derive(Deserialize)]
     struct Refusal {
         error: Reason,
@@ -198,7 +210,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
         StatusCode::TOO_MANY_REQUESTS,
     ];
     if status.is_server_error() || passes.contains(&status) {
-        return ProviderError::Failing { status };
+        return ProviderError::Failing {
+            status,
+            retry_after,
+        };
     }
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) if refusal.error.code == "key_reused" => ProviderError::KeyReused,
@@ -215,6 +230,8 @@ pub enum ProviderError {
     Failing {
         /// The status of its answer.
         status: StatusCode,
+        /// When it may be called again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// It made another charge under this key before.
     KeyReused,
@@ -249,7 +266,9 @@ impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Elapsed => f.write_str("the provider did not answer in time"),
-            Self::Failing { status } => write!(f, "the provider is failing with status {status}"),
+            Self::Failing { status, .. } => {
+                write!(f, "the provider is failing with status {status}")
+            }
             Self::KeyReused => f.write_str("the provider has another charge under this key"),
             Self::LeftAlone { .. } => f.write_str("the provider is left alone after failures"),
             Self::Refused { status } => write!(f, "the provider refused with status {status}"),
