@@ -6,6 +6,7 @@ mod api;
 mod breaker;
 mod client;
 mod command_line;
+mod connections;
 mod crashes;
 mod demo;
 mod executable;
