@@ -72,13 +72,19 @@ async fn a_key_of_a_kept_charge_cannot_ask_for_another_one() {
         let program = Program::serve(folder.path(), &[]).await;
         let client = Client::new(program.api());
         client.charge("k", &request).await;
-        records::end_retention(folder.path()).await;
-
         let mut changed = request.clone();
         changed[field] = value;
+        let of_the_layer = client.charge("k", &changed).await;
+        records::end_retention(folder.path()).await;
+
         let other = client.charge("k", &changed).await;
 
         assert_eq!(other.problem(), (422, "key-reused".into()), "{field}");
+        assert_eq!(other.replayed(), Some(false), "the layer did not refuse it");
+        let (api, layer) = (other.json(), of_the_layer.json());
+        for member in ["type", "title", "status", "code", "retryable"] {
+            assert_eq!(api[member], layer[member], "{field}: {member}");
+        }
         assert!(other.detail().contains("nothing was charged now"));
         let ledger = Provider::new(program.provider_url()).ledger().await;
         assert_eq!((ledger.charges.len(), ledger.calls), (1, 1), "{field}");

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Serialize;
 use steadfast::{
+    http::problem::Code,
     idempotency::{IdempotencyLayer, Operation},
     store::DynStore,
 };
@@ -110,8 +111,8 @@ async fn make(
             surplus = charge.provider_id,
             "the provider made two charges with one key"
         );
-        return Err(Problem::unavailable(
-            "outcome-unknown",
+        return Err(Problem::unavailable_for(
+            Code::OutcomeUnknown,
             "the card provider made more than one charge with this key; send the same request with the same key again to learn which one stands",
         ));
     }
@@ -235,9 +236,7 @@ impl<'a> From<&'a Charge> for ChargeBody<'a> {
 
 /// The key outlived the record of its first use, and asks for something else.
 fn key_used_before() -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "key-reused",
+    Problem::key_reused(
         "an earlier charge was made with this key and another request; nothing was charged now, use a new key",
     )
 }
@@ -249,8 +248,8 @@ impl From<ProviderError> for Problem {
             ProviderError::KeyReused => key_used_before(),
             ProviderError::LeftAlone { retry_after, took } => {
                 tracing::info!(took_us = %took.as_micros(), ?retry_after, "the provider is left alone");
-                Self::unavailable(
-                    "circuit-open",
+                Self::unavailable_for(
+                    Code::CircuitOpen,
                     "the card provider was failing and is left alone for a while; an earlier call may have charged, so send the same request with the same key again",
                 )
                 .with_retry_after(retry_after)
