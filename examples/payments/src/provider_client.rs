@@ -239,7 +239,7 @@ pub enum ProviderError {
     LeftAlone {
         /// When it may be called again; zero: any moment.
         retry_after: Duration,
-        /// How long it took to find out: microseconds, unless an attempt was made before.
+        /// How long it took to find out: less than a millisecond, unless an attempt was made before.
         took: Duration,
     },
     /// It refused a call that is in order.
