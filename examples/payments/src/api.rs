@@ -24,7 +24,7 @@ use crate::{
     problem::Problem,
     provider_client::{ProviderClient, ProviderError},
     request::ChargeRequest,
-    telemetry::{Metrics, observe},
+    telemetry::{Metrics, count_surplus_charge, observe},
 };
 
 /// What the handlers share.
@@ -111,6 +111,7 @@ async fn make(
             surplus = charge.provider_id,
             "the provider made two charges with one key"
         );
+        count_surplus_charge();
         return Err(Problem::unavailable_for(
             Code::OutcomeUnknown,
             "the card provider made more than one charge with this key; send the same request with the same key again to learn which one stands",
@@ -247,7 +248,8 @@ impl From<ProviderError> for Problem {
         match error {
             ProviderError::KeyReused => key_used_before(),
             ProviderError::LeftAlone { retry_after, took } => {
-                tracing::info!(took_us = %took.as_micros(), ?retry_after, "the provider is left alone");
+                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                tracing::info!(took_us, ?retry_after, "the provider is left alone");
                 Self::unavailable_for(
                     Code::CircuitOpen,
                     "the card provider was failing and is left alone for a while; an earlier call may have charged, so send the same request with the same key again",

@@ -3,7 +3,7 @@ use std::{convert::Infallible, fmt, time::Duration};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::sleep;
 
-use super::requests;
+use super::{charges, requests};
 use crate::failure::Failure;
 
 /// Of the database, in seconds. A claim in memory or in SQLite takes tenths of a millisecond, one over a network some; a commit
@@ -59,6 +59,7 @@ impl Metrics {
         }
         let metrics = Self(builder.install_recorder().map_err(failed)?);
         requests::describe();
+        charges::register();
         Ok(metrics)
     }
 
@@ -83,6 +84,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             self.0.run_upkeep();
+            tracing::trace!("samples were put into their buckets");
         }
     }
 }
