@@ -28,7 +28,7 @@ use crate::config::ProviderLimits;
 const NAME: &str = "card-provider";
 
 /// The longest `Retry-After` that is waited out within a request, as long as a duplicate waits. A client that is to wait for longer is
-/// told so: it would rather know than hang, and its next request is no call that the provider did not ask for.
+/// told so: it would rather know than hang, and holds no connection meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A client of one provider, shared by its clones.

@@ -19,8 +19,8 @@ const OF_REQUESTS: [f64; 12] = [
 ];
 
 /// Of the waits between attempts, in seconds. Chance spreads each from zero up to 50 ms and then 100 ms; a provider that asks for
-/// more is obeyed up to 60 s, beyond the patience of a call (30 s).
-const OF_WAITS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// more is waited for up to 2 s, and chance adds to that.
+const OF_WAITS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
 /// How often samples are put into their buckets. Until then each takes 8 bytes, and a scraper may be gone for days.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
