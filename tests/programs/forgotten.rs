@@ -150,7 +150,7 @@ async fn surplus_charges(app: &payments::App) -> String {
 async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
     let made = || Json(json!({"id": "pr_1", "amount": 5, "at": 1}));
     let status = |status: u16| StatusCode::from_u16(status).unwrap().into_response();
-    let elsewhere = (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]);
+    let redirect = |status: StatusCode| (status, [("location", "/elsewhere")]).into_response();
     let answers: Vec<(&str, Response)> = vec![
         ("provider-unavailable", status(408)),
         ("provider-unavailable", status(409)),
@@ -163,7 +163,10 @@ async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
         ("provider-error", status(404)),
         ("provider-error", status(422)),
         ("provider-error", status(204)),
-        ("provider-error", elsewhere.into_response()),
+        // Who follows these asks with a GET, and who follows the last with the same POST.
+        ("provider-error", redirect(StatusCode::FOUND)),
+        ("provider-error", redirect(StatusCode::SEE_OTHER)),
+        ("provider-error", redirect(StatusCode::TEMPORARY_REDIRECT)),
         (
             "provider-error",
             Html("<h1>maintenance</h1>").into_response(),
