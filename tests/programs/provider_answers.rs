@@ -121,9 +121,14 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
             Ok(Bytes::from_static(begun.as_bytes())),
             Err(io::Error::other("the provider is gone")),
         ];
+        // So that the head has gone out before.
+        let broken = stream::iter(broken).then(async |piece| {
+            sleep(Duration::from_millis(100)).await;
+            piece
+        });
         Response::builder()
             .status(201)
-            .body(Body::from_stream(stream::iter(broken)))
+            .body(Body::from_stream(broken))
             .unwrap()
     })
     .await;
