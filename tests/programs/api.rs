@@ -375,6 +375,25 @@ async fn bad_input_names_its_field_and_is_the_answer_of_its_key() {
     );
 }
 
+/// Stored as something else, it would be a charge that nobody asked for.
+#[tokio::test]
+async fn a_form_that_is_no_text_charges_nothing() {
+    let folder = tempdir().unwrap();
+    let program = Program::serve(folder.path(), &["--store", "memory:"]).await;
+    let client = Client::new(program.api());
+
+    let form = client
+        .post()
+        .header("idempotency-key", "k")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("amount=5&currency=usd&order=%ff");
+    let refused = client.send(form).await.unwrap();
+
+    assert_eq!(refused.problem(), (422, "invalid-field".into()));
+    let ledger = Provider::new(program.provider_url()).ledger().await;
+    assert_eq!(ledger.calls, 0);
+}
+
 #[tokio::test]
 async fn what_is_not_there_claims_no_key() {
     let folder = tempdir().unwrap();

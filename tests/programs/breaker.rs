@@ -73,10 +73,15 @@ impl Stage {
     }
 }
 
+/// Where the codes of all refusals are explained.
+const LIST: &str = "https://docs.rs/steadfast/latest/steadfast/problems/";
+
 /// Asserts that the circuit refused, and returns the seconds after which the client may come back.
 fn refused(answer: &Answer) -> u64 {
     assert_eq!(answer.problem(), (503, "circuit-open".into()), "{answer:?}");
-    assert_eq!(answer.json()["retryable"], true);
+    let problem = answer.json();
+    assert_eq!(problem["retryable"], true);
+    assert_eq!(problem["type"], format!("{LIST}#circuit-open"));
     assert_eq!(
         answer.replayed(),
         Some(false),

@@ -207,6 +207,61 @@ fn a_number_that_cannot_work_is_named_wherever_it_comes_from() {
     }
 }
 
+/// A password in a value that cannot be read, or need not be.
+#[test]
+fn what_is_wrong_with_a_url_is_said_without_its_password() {
+    for (command_name, variable, flag, value) in [
+        (
+            "serve",
+            "PAYMENTS_STORE",
+            "--store",
+            "postgre://u:hunter2@h/d",
+        ),
+        ("serve", "PAYMENTS_STORE", "--store", "hunter2"),
+        (
+            "demo",
+            "PAYMENTS_POSTGRES_URL",
+            "--postgres-url",
+            "mysql://u:hunter2@h/d",
+        ),
+        (
+            "serve",
+            "PAYMENTS_PROVIDER_URL",
+            "--provider-url",
+            "http://u:hunter2@h",
+        ),
+        (
+            "serve",
+            "PAYMENTS_PROVIDER_URL",
+            "--provider-url",
+            "http://u:hunter2@h:port",
+        ),
+    ] {
+        let folder = tempdir().unwrap();
+        let from_environment = |arguments: &[&str]| {
+            let mut program = command(folder.path());
+            program.args(arguments).env(variable, value);
+            program.output().unwrap()
+        };
+        let default = (command_name == "serve").then(|| from_environment(&[]));
+        let refused = [
+            from_environment(&[command_name]),
+            run(&[command_name, flag, value]),
+            run(&[command_name, &format!("{flag}={value}")]),
+        ];
+        for output in refused.into_iter().chain(default) {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{flag}: {said}");
+            assert!(said.contains(flag), "{flag}: {said}");
+            assert!(!said.contains("hunter2"), "{flag}: {said}");
+        }
+        let help = from_environment(&[command_name, "--help"]);
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains(variable), "{help}");
+        assert!(!help.contains("hunter2"), "{help}");
+    }
+}
+
 #[test]
 fn what_it_cannot_do_it_says_and_fails() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -20,14 +20,16 @@ const NOTHING: [PathBuf; 0] = [];
 const README: &str = include_str!("../../examples/payments/README.md");
 
 /// In the order of playing.
-const SCENES: [&str; 10] = [
+const SCENES: [&str; 12] = [
     "double click",
+    "passing fault",
     "flapping provider",
     "open circuit",
     "timeout",
     "lost response",
     "slow provider",
     "kill -9 in mid-charge",
+    "SIGTERM in mid-charge",
     "herd on one key",
     "many shops, one key",
     "two processes",
@@ -43,7 +45,9 @@ const RESTING_ON_THE_PROVIDER: [(&str, usize); 3] = [
 /// How many orders a scene has, each of which is a charge.
 fn orders(scene: &str) -> usize {
     match scene {
+        "flapping provider" => 6,
         "open circuit" => 12,
+        "SIGTERM in mid-charge" => 2,
         "many shops, one key" => 3,
         _ => 1,
     }
@@ -67,7 +71,6 @@ impl Played {
             .arg("demo")
             .args(arguments)
             .env("TMPDIR", folder)
-            .env_remove("RUST_LOG")
             .envs(environment.iter().copied())
             .output()
             .unwrap();
@@ -149,7 +152,7 @@ fn every_promise_is_kept_and_no_file_is_left() {
         assert!(KEPT.scene(scene).contains(&shown), "{}", KEPT.scene(scene));
     }
     assert!(!KEPT.stdout.contains("BROKEN"), "{}", KEPT.stdout);
-    assert!(KEPT.stdout.contains("\n10 promises kept, in "));
+    assert!(KEPT.stdout.contains("\n12 promises kept, in "));
     assert_eq!(KEPT.stderr, "");
 }
 
@@ -161,8 +164,23 @@ fn each_scene_shows_what_it_is_about() {
             &["Idempotent-Replayed: false", "Idempotent-Replayed: true"][..],
         ),
         (
-            "flapping provider",
+            "passing fault",
             &["retrying", "attempt=2", "attempt=3", "3 calls"],
+        ),
+        (
+            "flapping provider",
+            &[
+                "goes down",
+                "gets 503 provider-unavailable",
+                "201, Idempotent-Replayed: true",
+                "comes back",
+                "goes down",
+                "comes back",
+                "goes down",
+                "comes back",
+                r#"healthz     {"status":"ok","breaker":"closed"}"#,
+                "6 charges, for 15 calls",
+            ],
         ),
         (
             "open circuit",
@@ -199,6 +217,17 @@ fn each_scene_shows_what_it_is_about() {
             &["hangs up", "Idempotent-Replayed: true", "1 call "],
         ),
         ("kill -9 in mid-charge", &["SIGKILL", "2 calls"]),
+        (
+            "SIGTERM in mid-charge",
+            &[
+                "hangs up",
+                "is asked to end with SIGTERM",
+                "201, Idempotent-Replayed: false",
+                "is started again",
+                "201, Idempotent-Replayed: true",
+                "2 charges, for 2 calls",
+            ],
+        ),
         ("herd on one key", &["100 times 201", "the same", "1 call "]),
         (
             "many shops, one key",
@@ -270,6 +299,16 @@ fn the_transcript_of_the_readme_happens() {
     }
 }
 
+/// Three scenes are judged by what their processes have logged.
+#[test]
+fn what_is_logged_by_the_demo_itself_changes_no_promise() {
+    let folder = tempdir().unwrap();
+
+    let played = Played::new(folder.path(), &[], &[("RUST_LOG", "error")]);
+
+    assert_eq!(played.code, Some(0), "{}{}", played.stdout, played.stderr);
+}
+
 #[test]
 fn a_provider_that_does_not_deduplicate_is_found_out() {
     let folder = tempdir().unwrap();
@@ -292,7 +331,7 @@ fn a_provider_that_does_not_deduplicate_is_found_out() {
             assert_eq!(verdict, (orders, orders, "kept"), "{scene}");
         }
     }
-    assert!(played.stdout.contains("3 of 10 promises broken"));
+    assert!(played.stdout.contains("3 of 12 promises broken"));
     assert!(played.stderr.contains("3 promises broken"));
 
     let left = files(folder.path());
@@ -300,7 +339,7 @@ fn a_provider_that_does_not_deduplicate_is_found_out() {
         panic!("{left:?}");
     };
     assert!(played.stdout.matches(kept.to_str().unwrap()).count() > 1);
-    let log = fs::read_to_string(kept.join("scene-7/api-restarted.log")).unwrap();
+    let log = fs::read_to_string(kept.join("scene-8/api-restarted.log")).unwrap();
     let charged = log.find("charged").expect(&log);
     let asked_to_end = log.find("stopping: finishing what is in flight");
     assert!(asked_to_end.is_some_and(|at| at > charged), "{log}");

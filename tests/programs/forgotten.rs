@@ -1,13 +1,20 @@
 //! The provider forgets its keys, breaks its promise, or says what nobody understands; the table of charges has the last word.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
+    body::Body,
     response::{Html, IntoResponse, Response},
-    routing::post,
+    routing::{any, post},
 };
-use http::StatusCode;
+use http::{Request, StatusCode};
 use serde_json::json;
 use tempfile::tempdir;
 use tokio::sync::Barrier;
@@ -72,13 +79,19 @@ async fn a_key_of_a_kept_charge_cannot_ask_for_another_one() {
         let program = Program::serve(folder.path(), &[]).await;
         let client = Client::new(program.api());
         client.charge("k", &request).await;
-        records::end_retention(folder.path()).await;
-
         let mut changed = request.clone();
         changed[field] = value;
+        let of_the_layer = client.charge("k", &changed).await;
+        records::end_retention(folder.path()).await;
+
         let other = client.charge("k", &changed).await;
 
         assert_eq!(other.problem(), (422, "key-reused".into()), "{field}");
+        assert_eq!(other.replayed(), Some(false), "the layer did not refuse it");
+        let (api, layer) = (other.json(), of_the_layer.json());
+        for member in ["type", "title", "status", "code", "retryable"] {
+            assert_eq!(api[member], layer[member], "{field}: {member}");
+        }
         assert!(other.detail().contains("nothing was charged now"));
         let ledger = Provider::new(program.provider_url()).ledger().await;
         assert_eq!((ledger.charges.len(), ledger.calls), (1, 1), "{field}");
@@ -106,6 +119,7 @@ async fn a_surplus_charge_is_an_unknown_outcome_and_never_said_to_be_none() {
     );
     let provider = serve_provider(routes).await;
     let (one, two) = stage_of(&provider).await;
+    assert_eq!(surplus_charges(&one).await, "0");
 
     let answers = tokio::join!(send(&one.router, charge()), send(&two.router, charge()));
 
@@ -119,13 +133,24 @@ async fn a_surplus_charge_is_an_unknown_outcome_and_never_said_to_be_none() {
     let again = send(&loser.router, charge()).await;
     assert_eq!(again.status(), 201);
     assert_eq!(again.body(), won.body());
+    assert_eq!(surplus_charges(&loser).await, "1");
+}
+
+/// The number that an alert looks at.
+async fn surplus_charges(app: &payments::App) -> String {
+    let scrape = Request::get("/metrics").body(Body::empty()).unwrap();
+    let scrape = send(&app.router, scrape).await;
+    let text = String::from_utf8(scrape.into_body().into()).unwrap();
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("payments_surplus_charges_total "));
+    line.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
 #[tokio::test]
 async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
     let made = || Json(json!({"id": "pr_1", "amount": 5, "at": 1}));
     let status = |status: u16| StatusCode::from_u16(status).unwrap().into_response();
-    let elsewhere = (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]);
+    let redirect = |status: StatusCode| (status, [("location", "/elsewhere")]).into_response();
     let answers: Vec<(&str, Response)> = vec![
         ("provider-unavailable", status(408)),
         ("provider-unavailable", status(409)),
@@ -138,7 +163,10 @@ async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
         ("provider-error", status(404)),
         ("provider-error", status(422)),
         ("provider-error", status(204)),
-        ("provider-error", elsewhere.into_response()),
+        // Who follows these asks with a GET, and who follows the last with the same POST.
+        ("provider-error", redirect(StatusCode::FOUND)),
+        ("provider-error", redirect(StatusCode::SEE_OTHER)),
+        ("provider-error", redirect(StatusCode::TEMPORARY_REDIRECT)),
         (
             "provider-error",
             Html("<h1>maintenance</h1>").into_response(),
@@ -154,10 +182,18 @@ async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
         answers.send(answer).unwrap();
         answers.send(made().into_response()).unwrap();
         let next = Arc::new(tokio::sync::Mutex::new(next));
-        let routes = Router::new().route(
-            "/charges",
-            post(async move || next.lock().await.recv().await.unwrap()),
-        );
+        let led_away = Arc::new(AtomicUsize::new(0));
+        let followed = Arc::clone(&led_away);
+        let elsewhere = any(async move || {
+            followed.fetch_add(1, Ordering::SeqCst);
+            StatusCode::NOT_FOUND
+        });
+        let routes = Router::new()
+            .route(
+                "/charges",
+                post(async move || next.lock().await.recv().await.unwrap()),
+            )
+            .route("/elsewhere", elsewhere);
         let provider = serve_provider(routes).await;
         let (app, _) = stage_of(&provider).await;
 
@@ -169,5 +205,7 @@ async fn whatever_the_provider_says_an_unknown_outcome_can_be_asked_again() {
         assert_eq!(found.status(), 201, "{case}");
         assert_eq!(found.headers()["idempotent-replayed"], "false", "{case}");
         app.operations.drain(Duration::from_secs(30)).await.unwrap();
+        let led_away = led_away.load(Ordering::SeqCst);
+        assert_eq!(led_away, 0, "a charge may be sent on: {case}");
     }
 }

@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use payments::{
     Deps,
+    charges::Charges,
     config::{ProviderLimits, StoreUrl},
     database::Database,
     provider::{self, Provider},
@@ -21,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 /// A call of the API is a call of the provider.
-const ONE_ATTEMPT: ProviderLimits = ProviderLimits {
+pub(crate) const ONE_ATTEMPT: ProviderLimits = ProviderLimits {
     provider_attempts: 1,
     provider_timeout: Duration::from_secs(30),
     breaker_failures: 5,
@@ -65,17 +66,27 @@ pub(crate) async fn serve_provider(routes: Router) -> Url {
 /// Two apps on one table of charges, whose records know nothing of each other.
 pub(crate) async fn stage_of(provider: &Url) -> (payments::App, payments::App) {
     let charges = Database::open(&StoreUrl::Memory).await.unwrap().charges;
-    let app = async || {
-        let deps = Deps {
-            store: Database::open(&StoreUrl::Memory).await.unwrap().store,
-            charges: charges.clone(),
-            provider: ProviderClient::new(provider, ONE_ATTEMPT).unwrap(),
-            lease: Duration::from_secs(60),
-            metrics: METRICS.clone(),
-        };
-        payments::app(deps).unwrap()
+    (
+        app_on(charges.clone(), provider, ONE_ATTEMPT).await,
+        app_on(charges, provider, ONE_ATTEMPT).await,
+    )
+}
+
+/// An app whose calls of the provider have these limits.
+pub(crate) async fn app_with(provider: &Url, limits: ProviderLimits) -> payments::App {
+    let charges = Database::open(&StoreUrl::Memory).await.unwrap().charges;
+    app_on(charges, provider, limits).await
+}
+
+async fn app_on(charges: Charges, provider: &Url, limits: ProviderLimits) -> payments::App {
+    let deps = Deps {
+        store: Database::open(&StoreUrl::Memory).await.unwrap().store,
+        charges,
+        provider: ProviderClient::new(provider, limits).unwrap(),
+        lease: Duration::from_secs(60),
+        metrics: METRICS.clone(),
     };
-    (app().await, app().await)
+    payments::app(deps).unwrap()
 }
 
 pub(crate) fn charge() -> Request<Body> {

@@ -141,6 +141,28 @@ async fn what_made_an_error_is_in_its_line() {
     assert!(refused.contains("refused"), "{sources:?}");
 }
 
+/// A field that is a number here and a text there is one that a store of logs refuses.
+#[tokio::test]
+async fn a_time_is_a_number_wherever_it_stands() {
+    let folder = tempdir().unwrap();
+    let arguments = ["--log-format", "json", "--breaker-failures", "1"];
+    let program = Program::serve(folder.path(), &arguments).await;
+    let client = Client::new(program.api());
+    let provider = Provider::new(program.provider_url());
+    provider.faults(&json!({"mode": "down"})).await;
+
+    client.charge("a", &of_amount(1)).await;
+    client.charge("b", &of_amount(1)).await;
+
+    let lines = lines(&program);
+    with_message(&lines, "the provider is left alone");
+    let times = lines.iter().filter_map(|line| line.get("took_us"));
+    assert!(times.clone().count() > 2, "{lines:?}");
+    for time in times {
+        assert!(time.is_u64(), "{time}");
+    }
+}
+
 #[tokio::test]
 async fn the_text_tells_the_same() {
     let folder = tempdir().unwrap();

@@ -28,6 +28,9 @@ async fn a_scraper_needs_no_key_and_finds_something_before_the_first_charge() {
     .await;
 
     assert_eq!(scrape.sum("steadfast_idempotency_reaped_total", &[]), 0.0);
+    let surplus: Vec<&Series> = scrape.find("payments_surplus_charges_total", &[]).collect();
+    assert_eq!(surplus.len(), 1, "an alert could not see it grow");
+    assert_eq!(surplus[0].value, 0.0);
     let charges = scrape.find(REQUESTS, &[("route", "/v1/charges")]);
     assert_eq!(charges.count(), 0);
 }
@@ -184,6 +187,24 @@ async fn every_duration_is_a_histogram_whose_buckets_tell_apart_what_is_measured
     // One took longer than the provider's 300 ms; on a machine that stands still the other one may have, too.
     assert!(charges("0.25") <= 1.0);
     assert_eq!(charges("+Inf"), 2.0);
+}
+
+/// Without it the memory of a program that nobody scrapes grows with each request, and nothing else tells.
+#[tokio::test]
+async fn samples_are_put_into_buckets_while_nobody_scrapes() {
+    let folder = tempdir().unwrap();
+    let environment = [
+        ("PAYMENTS_LISTEN", "127.0.0.1:0"),
+        ("PAYMENTS_PROVIDER_LISTEN", "127.0.0.1:0"),
+        ("RUST_LOG", "payments::telemetry=trace"),
+    ];
+    let program = Program::run(folder.path(), &["serve"], &environment).await;
+
+    eventually("two rounds of the upkeep", async || {
+        let rounds = program.logs().matches("put into their buckets").count();
+        (rounds >= 2).then_some(())
+    })
+    .await;
 }
 
 /// A path, a method and an id are a client's own words: each would be a series for ever.

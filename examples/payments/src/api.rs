@@ -1,6 +1,6 @@
 //! The routes of the API.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Serialize;
 use steadfast::{
+    http::problem::Code,
     idempotency::{IdempotencyLayer, Operation},
     store::DynStore,
 };
@@ -23,7 +24,7 @@ use crate::{
     problem::Problem,
     provider_client::{ProviderClient, ProviderError},
     request::ChargeRequest,
-    telemetry::{Metrics, observe},
+    telemetry::{Metrics, count_surplus_charge, observe},
 };
 
 /// What the handlers share.
@@ -110,8 +111,9 @@ async fn make(
             surplus = charge.provider_id,
             "the provider made two charges with one key"
         );
-        return Err(Problem::unavailable(
-            "outcome-unknown",
+        count_surplus_charge();
+        return Err(Problem::unavailable_for(
+            Code::OutcomeUnknown,
             "the card provider made more than one charge with this key; send the same request with the same key again to learn which one stands",
         ));
     }
@@ -235,9 +237,7 @@ impl<'a> From<&'a Charge> for ChargeBody<'a> {
 
 /// The key outlived the record of its first use, and asks for something else.
 fn key_used_before() -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "key-reused",
+    Problem::key_reused(
         "an earlier charge was made with this key and another request; nothing was charged now, use a new key",
     )
 }
@@ -248,23 +248,22 @@ impl From<ProviderError> for Problem {
         match error {
             ProviderError::KeyReused => key_used_before(),
             ProviderError::LeftAlone { retry_after, took } => {
-                tracing::info!(took_us = %took.as_micros(), ?retry_after, "the provider is left alone");
-                Self::unavailable(
-                    "circuit-open",
+                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                tracing::info!(took_us, ?retry_after, "the provider is left alone");
+                Self::unavailable_for(
+                    Code::CircuitOpen,
                     "the card provider was failing and is left alone for a while; an earlier call may have charged, so send the same request with the same key again",
                 )
                 .with_retry_after(retry_after)
             }
-            ProviderError::Elapsed
-            | ProviderError::Failing { .. }
-            | ProviderError::Unreachable(_) => {
-                tracing::warn!(error = &error as &dyn Error, "no answer from the provider");
-                Self::unavailable(
-                    "provider-unavailable",
-                    "the card provider cannot be reached or is failing; the charge may have been made, so send the same request with the same key again",
-                )
+            ProviderError::Failing { retry_after, .. } => {
+                no_answer(&error, retry_after.unwrap_or_default())
+            }
+            ProviderError::Elapsed | ProviderError::Unreachable(_) => {
+                no_answer(&error, Duration::ZERO)
             }
             ProviderError::Refused { .. }
+            | ProviderError::TooLarge
             | ProviderError::Unreadable(_)
             | ProviderError::WrongAmount { .. } => {
                 tracing::error!(
@@ -278,6 +277,20 @@ impl From<ProviderError> for Problem {
             }
         }
     }
+}
+
+/// The client may come back after this time.
+fn no_answer(error: &ProviderError, retry_after: Duration) -> Problem {
+    tracing::warn!(
+        error = error as &dyn Error,
+        ?retry_after,
+        "no answer from the provider"
+    );
+    Problem::unavailable(
+        "provider-unavailable",
+        "the card provider cannot be reached or is failing; the charge may have been made, so send the same request with the same key again",
+    )
+    .with_retry_after(retry_after)
 }
 
 impl From<ChargesError> for Problem {

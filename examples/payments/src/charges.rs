@@ -3,8 +3,8 @@
 mod lent;
 mod memory;
 mod postgres;
+mod rows;
 mod sqlite;
-mod statements;
 
 use std::{error::Error, fmt, future::Future, time::Duration};
 

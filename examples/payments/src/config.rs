@@ -2,7 +2,11 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+    value_parser,
+};
 use reqwest::Url;
 
 /// A payments API that charges once, whatever the client, the network or the process does.
@@ -28,9 +32,14 @@ impl Command {
     /// Reads the arguments of the process; without any it is `serve`. Ends the process if they mean nothing.
     #[must_use]
     pub fn from_arguments() -> Self {
-        Cli::parse()
+        Cli::try_parse()
+            .unwrap_or_else(|error| without_secrets(error).exit())
             .command
-            .or_else(|| Cli::parse_from(["payments", "serve"]).command)
+            .or_else(|| {
+                Cli::try_parse_from(["payments", "serve"])
+                    .unwrap_or_else(|error| without_secrets(error).exit())
+                    .command
+            })
             .expect("the arguments name a command")
     }
 
@@ -44,6 +53,20 @@ impl Command {
         };
         log.log_format
     }
+}
+
+/// The flags whose values may hold a password.
+const SECRET: [&str; 3] = ["--store", "--postgres-url", "--provider-url"];
+
+/// The same error, which does not repeat a value that may hold a password: one with a mistake in it is one still.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+        && SECRET.iter().any(|secret| flag.starts_with(secret))
+    {
+        let hidden = ContextValue::String("(not shown)".to_owned());
+        error.insert(ContextKind::InvalidValue, hidden);
+    }
+    error
 }
 
 /// The configuration of `payments serve`.
@@ -70,7 +93,12 @@ pub struct ServeConfig {
     pub provider_listen: String,
 
     /// The provider to use; with it the built-in one is not started
-    #[arg(long, env = "PAYMENTS_PROVIDER_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PAYMENTS_PROVIDER_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     #[arg(value_parser = provider_url)]
     pub provider_url: Option<Url>,
 
@@ -100,7 +128,7 @@ pub struct ProviderLimits {
     #[arg(default_value = "3", value_parser = value_parser!(u32).range(1..))]
     pub provider_attempts: u32,
 
-    /// How long one call of the provider may take, each attempt by itself
+    /// How long one call of the provider may take, to the end of its answer, each attempt by itself
     #[arg(long, env = "PAYMENTS_PROVIDER_TIMEOUT", value_name = "DURATION")]
     #[arg(default_value = "2s", value_parser = positive_duration)]
     pub provider_timeout: Duration,
@@ -265,6 +293,10 @@ fn provider_url(text: &str) -> Result<Url, String> {
     if url.scheme() != "http" {
         return Err("only http:// is supported".to_owned());
     }
+    // It would go into what is printed at the start.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must name neither a user nor a password".to_owned());
+    }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("it must have neither a query nor a fragment".to_owned());
     }
@@ -344,7 +376,15 @@ mod tests {
     #[test]
     fn a_provider_is_named_by_a_plain_http_url() {
         assert!(provider_url("http://127.0.0.1:3001").is_ok());
-        for text in ["127.0.0.1:3001", "https://h", "http://h?a=b", "http://h#a"] {
+        for text in [
+            "127.0.0.1:3001",
+            "https://h",
+            "http://h?a=b",
+            "http://h#a",
+            "http://u@h",
+            "http://u:p@h",
+            "http://:p@h",
+        ] {
             assert!(provider_url(text).is_err(), "{text} passed");
         }
     }

@@ -31,6 +31,9 @@ use crate::{
     account::Account, charges::Charges, provider_client::ProviderClient, telemetry::Metrics,
 };
 
+/// How long a client may take for the body of a charge, of which it sends some hundred bytes.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
 /// What the API works with.
 #[derive(Debug)]
 pub struct Deps {
@@ -63,6 +66,8 @@ pub struct App {
 pub fn app(deps: Deps) -> Result<App, ConfigError> {
     let config = IdempotencyConfig::default()
         .with_namespace("payments")
+        // Shorter than the server's own limit: this one tells the client what was wrong.
+        .with_body_timeout(BODY_LIMIT)
         .with_lease(deps.lease);
     // At least once: after a lost execution the next request runs the charge again, and the provider, which deduplicates on the
     // key that is derived from the operation, makes no second one.

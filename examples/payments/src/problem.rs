@@ -2,9 +2,13 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
+use steadfast::http::problem::{self, Code, ProblemBase};
 
 /// The shortest delay that `Retry-After` can say: whether a dependency is back costs one call to find out.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
@@ -13,10 +17,19 @@ const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
+    reason: Reason,
     detail: Cow<'static, str>,
     /// When the same request may succeed, where it may.
     retry_after: Option<Duration>,
+}
+
+/// What happened, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// What the layers refuse for, too: it has its type and its title from their list, whoever refuses.
+    Listed(Code),
+    /// The API's own.
+    Own(&'static str),
 }
 
 impl Problem {
@@ -28,7 +41,18 @@ impl Problem {
     ) -> Self {
         Self {
             status,
-            code,
+            reason: Reason::Own(code),
+            detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The key belongs to another request.
+    #[must_use]
+    pub fn key_reused(detail: &'static str) -> Self {
+        Self {
+            status: Code::KeyReused.status(),
+            reason: Reason::Listed(Code::KeyReused),
             detail: detail.into(),
             retry_after: None,
         }
@@ -50,6 +74,17 @@ impl Problem {
         Self {
             retry_after: Some(SHORTEST_DELAY),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// The same for a reason that the layers have too.
+    #[must_use]
+    pub fn unavailable_for(code: Code, detail: &'static str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: Reason::Listed(code),
+            detail: detail.into(),
+            retry_after: Some(SHORTEST_DELAY),
         }
     }
 
@@ -77,12 +112,34 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        match self.reason {
+            Reason::Listed(code) => self.into_listed_response(code),
+            Reason::Own(code) => self.into_own_response(code),
+        }
+    }
+}
+
+impl Problem {
+    fn into_listed_response(self, code: Code) -> Response {
+        let mut problem = problem::Problem::new(code, self.detail)
+            .with_status(self.status)
+            .with_retryable(self.retry_after.is_some());
+        if let Some(delay) = self.retry_after {
+            problem = problem.with_retry_after(delay);
+        }
+        let mut response = problem.into_response(&ProblemBase::default());
+        // They tell the layers around that one of them refused, and this was the API.
+        response.extensions_mut().clear();
+        response.map(Body::from)
+    }
+
+    fn into_own_response(self, code: &'static str) -> Response {
         // `type` is left out: it is then about:blank, and the title the status' own (RFC 9457 section 4.2.1).
         let body = json!({
             "title": self.status.canonical_reason().unwrap_or_default(),
             "status": self.status.as_u16(),
             "detail": self.detail,
-            "code": self.code,
+            "code": code,
             "retryable": self.retry_after.is_some(),
         });
         let mut response = (self.status, body.to_string()).into_response();
@@ -111,8 +168,16 @@ mod tests {
 
     #[test]
     fn a_delay_is_told_in_whole_seconds_and_never_too_short() {
-        let problem = Problem::unavailable("code", "detail");
-        assert_eq!(told(problem.clone()).as_deref(), Some("1"));
+        for problem in [
+            Problem::unavailable("code", "detail"),
+            Problem::unavailable_for(Code::CircuitOpen, "detail"),
+        ] {
+            assert_eq!(told(problem.clone()).as_deref(), Some("1"));
+            told_in_seconds(&problem);
+        }
+    }
+
+    fn told_in_seconds(problem: &Problem) {
         for (delay, seconds) in [
             (Duration::ZERO, "1"),
             (Duration::from_millis(2), "1"),
@@ -123,6 +188,38 @@ mod tests {
             let told = told(problem.clone().with_retry_after(delay));
             assert_eq!(told.as_deref(), Some(seconds), "{delay:?}");
         }
+    }
+
+    #[test]
+    fn a_reason_that_the_layers_have_too_is_told_as_they_tell_it() {
+        for (problem, code) in [
+            (Problem::key_reused("detail"), Code::KeyReused),
+            (
+                Problem::unavailable_for(Code::CircuitOpen, "detail"),
+                Code::CircuitOpen,
+            ),
+        ] {
+            let of_a_layer = problem::Problem::new(code, "detail");
+            let delay = problem.retry_after;
+            let of_a_layer = match delay {
+                Some(delay) => of_a_layer.with_retry_after(delay),
+                None => of_a_layer,
+            };
+            let expected = of_a_layer.into_response(&ProblemBase::default());
+
+            let response = problem.into_response();
+
+            assert_eq!(response.status(), expected.status());
+            assert_eq!(response.headers(), expected.headers());
+            assert!(response.extensions().is_empty());
+            assert_eq!(body(response), expected.into_body());
+        }
+    }
+
+    fn body(response: Response) -> bytes::Bytes {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX);
+        { runtime }.build().unwrap().block_on(body).unwrap()
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Calls the card provider.
 
+mod answer;
+
 use std::{error::Error, fmt, time::Duration};
 
 use http::StatusCode;
@@ -9,16 +11,25 @@ use serde_json::json;
 use steadfast::{
     circuit_breaker::{BreakerConfig, CircuitBreaker, CircuitBreakerLayer, Rejected, State},
     client_metrics::ClientMetricsLayer,
-    http::{LocalRejection, reqwest::ReqwestLayer},
+    core::verdict::Hint,
+    http::{LocalRejection, hint, reqwest::ReqwestLayer},
     retry::{IdempotencyKeyLayer, RetryConfig, RetryLayer},
 };
 use tokio::time::Instant;
-use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower::{
+    ServiceBuilder, ServiceExt,
+    util::{AndThenLayer, BoxCloneSyncService},
+};
 
+use self::answer::CallError;
 use crate::config::ProviderLimits;
 
 /// The provider's name in logs.
 const NAME: &str = "card-provider";
+
+/// The longest `Retry-After` that is waited out within a request, as long as a duplicate waits. A client that is to wait for longer is
+/// told so: it would rather know than hang, and holds no connection meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A client of one provider, shared by its clones.
 #[derive(Clone, Debug)]
@@ -30,7 +41,7 @@ pub struct ProviderClient {
     charges: String,
 }
 
-type Stack = BoxCloneSyncService<Request, Response, reqwest::Error>;
+type Stack = BoxCloneSyncService<Request, Response, CallError>;
 
 /// What the provider says about a charge that it made.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,7 +55,7 @@ pub struct ProviderCharge {
 }
 
 impl ProviderClient {
-    /// A client with these limits. Each attempt has the timeout to the head of its answer, and as much for each pause in its body.
+    /// A client with these limits. Each attempt has the timeout to the end of its answer, which is limited in size too.
     ///
     /// # Errors
     ///
@@ -98,14 +109,9 @@ impl ProviderClient {
             .header("idempotency-key", key)
             .json(&json!({"amount": amount, "currency": currency}))
             .build()
-            .map_err(ProviderError::Unreachable)?;
+            .map_err(CallError::from)?;
         let begun = Instant::now();
-        let response = self
-            .stack
-            .clone()
-            .oneshot(request)
-            .await
-            .map_err(ProviderError::Unreachable)?;
+        let response = self.stack.clone().oneshot(request).await?;
         if let Some(rejected) = response.extensions().get::<Rejected>() {
             return Err(ProviderError::LeftAlone {
                 retry_after: rejected.retry_after(),
@@ -116,7 +122,13 @@ impl ProviderClient {
             return Err(ProviderError::Elapsed);
         }
         let status = response.status();
-        let body = response.bytes().await.map_err(ProviderError::Unreachable)?;
+        let hint = hint::of_http(status, response.headers());
+        let retry_after = if let Some(Hint::After(delay)) = hint {
+            Some(delay)
+        } else {
+            None
+        };
+        let body = response.bytes().await.map_err(CallError::from)?;
 
         if status.is_success() {
             let charge: ProviderCharge =
@@ -130,7 +142,7 @@ impl ProviderClient {
                 })
             };
         }
-        Err(refusal(status, &body))
+        Err(refusal(status, retry_after, &body))
     }
 }
 
@@ -149,7 +161,9 @@ fn stack(
         .layer(retry)
         // Beneath retry it counts each attempt. What it refuses is not an attempt, and ends the retries.
         .layer(CircuitBreakerLayer::http(breaker))
-        .layer(ClientMetricsLayer::new());
+        .layer(ClientMetricsLayer::new())
+        // Beneath all others: an attempt lasts to the end of its answer, and one that breaks off is sent again.
+        .layer(AndThenLayer::new(answer::whole));
     let stack = ServiceBuilder::new()
         .layer(ReqwestLayer::new(layers))
         .service(http);
@@ -160,7 +174,7 @@ fn retry_config(limits: &ProviderLimits) -> RetryConfig {
     RetryConfig::default()
         .with_max_attempts(limits.provider_attempts)
         .with_attempt_timeout(limits.provider_timeout)
-        .with_body_idle_timeout(limits.provider_timeout)
+        .with_hint_cap(LONGEST_WAIT)
 }
 
 /// Failures in a row alone, so that how it opens can be told in one sentence. The open time keeps the default jitter: chance adds up
@@ -179,7 +193,7 @@ fn breaker_config(limits: &ProviderLimits) -> BreakerConfig {
         )
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> ProviderError {
     #[derive(Deserialize)]
     struct Refusal {
         error: Reason,
@@ -196,7 +210,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> ProviderError {
         StatusCode::TOO_MANY_REQUESTS,
     ];
     if status.is_server_error() || passes.contains(&status) {
-        return ProviderError::Failing { status };
+        return ProviderError::Failing {
+            status,
+            retry_after,
+        };
     }
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) if refusal.error.code == "key_reused" => ProviderError::KeyReused,
@@ -213,6 +230,8 @@ pub enum ProviderError {
     Failing {
         /// The status of its answer.
         status: StatusCode,
+        /// When it may be called again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// It made another charge under this key before.
     KeyReused,
@@ -220,7 +239,7 @@ pub enum ProviderError {
     LeftAlone {
         /// When it may be called again; zero: any moment.
         retry_after: Duration,
-        /// How long it took to find out: microseconds, unless an attempt was made before.
+        /// How long it took to find out: less than a millisecond, unless an attempt was made before.
         took: Duration,
     },
     /// It refused a call that is in order.
@@ -228,7 +247,9 @@ pub enum ProviderError {
         /// The status of its answer.
         status: StatusCode,
     },
-    /// No answer came.
+    /// Its answer is larger than that to any call can be.
+    TooLarge,
+    /// No answer came, or not all of one.
     Unreachable(reqwest::Error),
     /// Its answer means nothing.
     Unreadable(serde_json::Error),
@@ -245,10 +266,13 @@ impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Elapsed => f.write_str("the provider did not answer in time"),
-            Self::Failing { status } => write!(f, "the provider is failing with status {status}"),
+            Self::Failing { status, .. } => {
+                write!(f, "the provider is failing with status {status}")
+            }
             Self::KeyReused => f.write_str("the provider has another charge under this key"),
             Self::LeftAlone { .. } => f.write_str("the provider is left alone after failures"),
             Self::Refused { status } => write!(f, "the provider refused with status {status}"),
+            Self::TooLarge => f.write_str("the provider's answer is too large"),
             Self::Unreachable(_) => f.write_str("the provider gave no answer"),
             Self::Unreadable(_) => f.write_str("the provider's answer is not a charge"),
             Self::WrongAmount { asked, charged } => {
@@ -268,7 +292,17 @@ impl Error for ProviderError {
             | Self::KeyReused
             | Self::LeftAlone { .. }
             | Self::Refused { .. }
+            | Self::TooLarge
             | Self::WrongAmount { .. } => None,
+        }
+    }
+}
+
+impl From<CallError> for ProviderError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Lost(error) => Self::Unreachable(error),
+            CallError::TooLarge => Self::TooLarge,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, StatusCode, header};
+use percent_encoding::percent_decode;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
@@ -93,13 +94,18 @@ impl Fields {
 
     fn of_form(body: &[u8]) -> Result<Self, Problem> {
         let mut fields = Self::default();
-        for (name, value) in form_urlencoded::parse(body) {
-            let Some((name, slot)) = fields.slot(&name) else {
+        for pair in body.split(|byte| *byte == b'&') {
+            let mut halves = pair.splitn(2, |byte| *byte == b'=');
+            let name = decoded(halves.next().unwrap_or_default());
+            let Some((name, slot)) = name.as_deref().and_then(|name| fields.slot(name)) else {
                 continue;
+            };
+            let Some(value) = decoded(halves.next().unwrap_or_default()) else {
+                return Err(Problem::invalid_field(name, "must be UTF-8"));
             };
             let value = match name {
                 "amount" => decimal(&value),
-                _ => Value::from(value.into_owned()),
+                _ => Value::from(value),
             };
             if slot.replace(value).is_some() {
                 return Err(Problem::invalid_field(name, "is given twice"));
@@ -148,6 +154,18 @@ impl<'de> Deserialize<'de> for Fields {
 
         deserializer.deserialize_map(Object)
     }
+}
+
+/// A name or a value of a form. `form_urlencoded` puts U+FFFD where the bytes are no text, and somebody would be charged for it.
+fn decoded(bytes: &[u8]) -> Option<String> {
+    let mut bytes = bytes.to_vec();
+    for byte in &mut bytes {
+        if *byte == b'+' {
+            *byte = b' ';
+        }
+    }
+    let text = percent_decode(&bytes).decode_utf8().ok()?;
+    Some(text.into_owned())
 }
 
 /// A number where the text is one; a text that is none stays what it is, and is refused as such.

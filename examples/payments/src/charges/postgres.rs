@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{Charge, lent::Lent, statements};
+use super::rows::Rows;
 
 /// A connection that is closed in the middle of a statement goes on in the server until the statement is done.
 const SESSION: [(&str, &str); 1] = [("statement_timeout", "5s")];
@@ -29,10 +29,9 @@ const SCHEMA: [&str; 2] = [
 ];
 
 /// Charges in Postgres.
-#[derive(Clone, Debug)]
-pub(crate) struct PostgresCharges(PgPool);
+pub(crate) type PostgresCharges = Rows<Postgres>;
 
-impl PostgresCharges {
+impl Rows<Postgres> {
     pub(crate) async fn connect(url: &str) -> Result<Self, sqlx::Error> {
         let options = url.parse::<PgConnectOptions>()?.options(SESSION);
         let pool = PgPoolOptions::new()
@@ -51,61 +50,5 @@ impl PostgresCharges {
             sqlx::query(statement).execute(&mut *transaction).await?;
         }
         transaction.commit().await
-    }
-
-    pub(super) async fn keep(&self, charge: &Charge) -> Result<Charge, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let inserted = sqlx::query(statements::KEEP)
-            .bind(&charge.id)
-            .bind(&charge.account)
-            .bind(charge.amount)
-            .bind(&charge.currency)
-            .bind(&charge.order)
-            .bind(&charge.customer)
-            .bind(&charge.provider_id)
-            .bind(charge.created)
-            .execute(&mut *connection)
-            .await?;
-        let kept = if inserted.rows_affected() == 1 {
-            charge.clone()
-        } else {
-            let row = sqlx::query(statements::GET)
-                .bind(&charge.id)
-                .fetch_one(&mut *connection)
-                .await?;
-            statements::charge(&row)?
-        };
-        connection.give_back();
-        Ok(kept)
-    }
-
-    pub(super) async fn find(
-        &self,
-        account: &str,
-        id: &str,
-    ) -> Result<Option<Charge>, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let row = sqlx::query(statements::FIND)
-            .bind(id)
-            .bind(account)
-            .fetch_optional(&mut *connection)
-            .await?;
-        connection.give_back();
-        row.as_ref().map(statements::charge).transpose()
-    }
-
-    pub(super) async fn list(&self, account: &str) -> Result<Vec<Charge>, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let rows = sqlx::query(statements::LIST)
-            .bind(account)
-            .bind(statements::LIST_ROWS)
-            .fetch_all(&mut *connection)
-            .await?;
-        connection.give_back();
-        rows.iter().map(statements::charge).collect()
-    }
-
-    pub(crate) async fn close(&self) {
-        self.0.close().await;
     }
 }

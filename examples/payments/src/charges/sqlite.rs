@@ -1,11 +1,11 @@
 use std::{path::Path, time::Duration};
 
 use sqlx::{
-    SqlitePool,
+    Sqlite,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Charge, lent::Lent, statements};
+use super::rows::Rows;
 
 const SCHEMA: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS payments_charges (
@@ -23,10 +23,9 @@ const SCHEMA: [&str; 2] = [
 ];
 
 /// Charges in a SQLite file.
-#[derive(Clone, Debug)]
-pub(crate) struct SqliteCharges(SqlitePool);
+pub(crate) type SqliteCharges = Rows<Sqlite>;
 
-impl SqliteCharges {
+impl Rows<Sqlite> {
     pub(crate) async fn open(path: &Path) -> Result<Self, sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -49,61 +48,5 @@ impl SqliteCharges {
             sqlx::query(statement).execute(&self.0).await?;
         }
         Ok(())
-    }
-
-    pub(super) async fn keep(&self, charge: &Charge) -> Result<Charge, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let inserted = sqlx::query(statements::KEEP)
-            .bind(&charge.id)
-            .bind(&charge.account)
-            .bind(charge.amount)
-            .bind(&charge.currency)
-            .bind(&charge.order)
-            .bind(&charge.customer)
-            .bind(&charge.provider_id)
-            .bind(charge.created)
-            .execute(&mut *connection)
-            .await?;
-        let kept = if inserted.rows_affected() == 1 {
-            charge.clone()
-        } else {
-            let row = sqlx::query(statements::GET)
-                .bind(&charge.id)
-                .fetch_one(&mut *connection)
-                .await?;
-            statements::charge(&row)?
-        };
-        connection.give_back();
-        Ok(kept)
-    }
-
-    pub(super) async fn find(
-        &self,
-        account: &str,
-        id: &str,
-    ) -> Result<Option<Charge>, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let row = sqlx::query(statements::FIND)
-            .bind(id)
-            .bind(account)
-            .fetch_optional(&mut *connection)
-            .await?;
-        connection.give_back();
-        row.as_ref().map(statements::charge).transpose()
-    }
-
-    pub(super) async fn list(&self, account: &str) -> Result<Vec<Charge>, sqlx::Error> {
-        let mut connection = Lent::of(&self.0).await?;
-        let rows = sqlx::query(statements::LIST)
-            .bind(account)
-            .bind(statements::LIST_ROWS)
-            .fetch_all(&mut *connection)
-            .await?;
-        connection.give_back();
-        rows.iter().map(statements::charge).collect()
-    }
-
-    pub(crate) async fn close(&self) {
-        self.0.close().await;
     }
 }

@@ -148,6 +148,8 @@ impl Drop for Process {
 
 fn spawn(start: &Start<'_>, stdout: &Path, stderr: &Path) -> io::Result<Child> {
     let mut command = Command::new(env::current_exe()?);
+    // Scenes are judged by lines of the log, so the levels are the default ones.
+    command.env_remove("RUST_LOG");
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PAYMENTS_") {
             command.env_remove(name);

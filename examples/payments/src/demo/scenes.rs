@@ -1,12 +1,14 @@
 //! The scenes, in the order of playing. A new one is a file here and a line in [`SCENES`].
 
 mod double_click;
+mod ended_in_mid_charge;
 mod flapping_provider;
 mod herd;
 mod killed_in_mid_charge;
 mod lost_response;
 mod many_shops;
 mod open_circuit;
+mod passing_fault;
 mod slow_provider;
 mod timeout;
 mod two_processes;
@@ -23,14 +25,16 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) const SCENES: [Scene; 10] = [
+pub(super) const SCENES: [Scene; 12] = [
     double_click::SCENE,
+    passing_fault::SCENE,
     flapping_provider::SCENE,
     open_circuit::SCENE,
     timeout::SCENE,
     lost_response::SCENE,
     slow_provider::SCENE,
     killed_in_mid_charge::SCENE,
+    ended_in_mid_charge::SCENE,
     herd::SCENE,
     many_shops::SCENE,
     two_processes::SCENE,

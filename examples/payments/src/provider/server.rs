@@ -1,8 +1,7 @@
 use std::io;
 
-use axum::Router;
+use axum::{Router, body::Body};
 use http::Request;
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
@@ -18,7 +17,7 @@ use crate::server;
 ///
 /// Dropping the future stops accepting; connections that are open go on.
 pub async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Body>| {
         let answering = routes.clone().oneshot(request);
         async move {
             let Ok(response) = answering.await;

@@ -33,6 +33,27 @@ fn json_and_forms_say_the_same() {
 }
 
 #[test]
+fn a_form_is_decoded_and_nothing_in_it_is_guessed() {
+    let parsed =
+        form("&%61mount=1&currency=usd&=&%ff=%ff&order=%C3%A9%20a%2Bb=c&customer=%EF%BF%BD");
+
+    let asked = ChargeRequest {
+        amount: 1,
+        currency: "usd".into(),
+        order: Some("é a+b=c".into()),
+        // A client's own.
+        customer: Some("\u{fffd}".into()),
+    };
+    assert_eq!(parsed, Ok(asked));
+    assert!(form("amount=1&currency=usd&order=\u{fffd}").is_ok());
+    let mut headers = HeaderMap::new();
+    let content_type = "application/x-www-form-urlencoded";
+    headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+    let problem = ChargeRequest::parse(&headers, b"amount=1&currency=usd&order=\xff").unwrap_err();
+    assert!(problem.detail().contains("`order`"), "{problem:?}");
+}
+
+#[test]
 fn a_wrong_field_is_named() {
     for (field, body) in [
         ("amount", r#"{"currency": "usd"}"#),
@@ -78,6 +99,8 @@ fn a_wrong_field_is_named() {
         ("amount", "amount=1&amount=1&currency=usd"),
         ("currency", "amount=1"),
         ("customer", "amount=1&currency=usd&customer=%00"),
+        ("customer", "amount=1&currency=usd&customer=%C3"),
+        ("order", "amount=1&currency=usd&order=a%ffb"),
     ] {
         let problem = form(body).unwrap_err();
         assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY, "{body}");

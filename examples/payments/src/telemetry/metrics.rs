@@ -3,7 +3,7 @@ use std::{convert::Infallible, fmt, time::Duration};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::sleep;
 
-use super::requests;
+use super::{charges, requests};
 use crate::failure::Failure;
 
 /// Of the database, in seconds. A claim in memory or in SQLite takes tenths of a millisecond, one over a network some; a commit
@@ -19,8 +19,8 @@ const OF_REQUESTS: [f64; 12] = [
 ];
 
 /// Of the waits between attempts, in seconds. Chance spreads each from zero up to 50 ms and then 100 ms; a provider that asks for
-/// more is obeyed up to 60 s, beyond the patience of a call (30 s).
-const OF_WAITS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// more is waited for up to 2 s, and chance adds to that.
+const OF_WAITS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
 /// How often samples are put into their buckets. Until then each takes 8 bytes, and a scraper may be gone for days.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -59,6 +59,7 @@ impl Metrics {
         }
         let metrics = Self(builder.install_recorder().map_err(failed)?);
         requests::describe();
+        charges::register();
         Ok(metrics)
     }
 
@@ -83,6 +84,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             self.0.run_upkeep();
+            tracing::trace!("samples were put into their buckets");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "herd on one key",
     promise: "100 clients at once get one answer",
-    order: Order::new("order-8", 700),
+    order: Order::new("order-10", 700),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },

@@ -12,7 +12,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "kill -9 in mid-charge",
     promise: "a crash costs no second charge",
-    order: Order::new("order-7", 9900),
+    order: Order::new("order-8", 9900),
     charges: 1,
     // Of the process that was killed, and of the one that took over.
     calls: 2,

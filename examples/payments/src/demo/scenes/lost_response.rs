@@ -10,7 +10,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "lost response",
     promise: "a lost answer costs no second charge",
-    order: Order::new("order-5", 1500),
+    order: Order::new("order-6", 1500),
     charges: 1,
     // And three more, for its 503.
     calls: 1,

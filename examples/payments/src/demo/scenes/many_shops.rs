@@ -16,7 +16,7 @@ pub(super) const SCENE: Scene = Scene {
 };
 
 /// One key. Any API key is an account of its own.
-const KEY: &str = "order-9";
+const KEY: &str = "order-11";
 const ORDERS: [Order; 3] = [
     Order::new(KEY, 910).at("sk_shop_a"),
     Order::new(KEY, 920).at("sk_shop_b"),

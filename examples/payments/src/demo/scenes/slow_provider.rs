@@ -13,7 +13,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "slow provider",
     promise: "a charge goes on without its client",
-    order: Order::new("order-6", 2600),
+    order: Order::new("order-7", 2600),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },

@@ -9,7 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "timeout",
     promise: "a timeout costs no second charge",
-    order: Order::new("order-4", 2300),
+    order: Order::new("order-5", 2300),
     charges: 1,
     // The one that is given up, and the one that finds what it has charged.
     calls: 2,

@@ -9,7 +9,7 @@ use crate::{
 pub(super) const SCENE: Scene = Scene {
     name: "two processes",
     promise: "two APIs on one store answer as one",
-    order: Order::new("order-10", 3100),
+    order: Order::new("order-12", 3100),
     charges: 1,
     calls: 1,
     play: |stage| -> Playing<'_> { Box::pin(play(stage)) },
