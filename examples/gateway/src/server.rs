@@ -113,13 +113,14 @@ async fn connection<H, F>(
     let Patience { idle, unread } = patience;
     let requests = Requests::new();
     let begun = requests.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let version = request.version();
         let token = begun.begin();
         let response = handler(request);
         async move {
             let response = response.await;
             // In flight until its body is sent, or given up.
-            let tracked = |body| Unread::new(body, token, unread);
+            let tracked = |body| Unread::new(body, token, unread, version);
             Ok::<_, Infallible>(response.map(tracked))
         }
     });

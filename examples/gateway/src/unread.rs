@@ -8,7 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http::Version;
+use http_body::{Body as _, Frame, SizeHint};
 use steadfast::http::BoxError;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::{AbortOnDropHandle, task_tracker::TaskTrackerToken};
@@ -18,32 +19,48 @@ use crate::Body;
 /// The body of a response, as long as the client reads it.
 ///
 /// hyper does not ask for more while the client takes nothing, so that a limit beneath would never be looked at: a task looks instead.
+/// In HTTP/2 it keeps even a body that has ended for as long as the client has no room for it.
 /// What it gives up goes at once, with the stream at the upstream and its share of the connection's window.
 pub(crate) struct Unread {
     sending: Arc<Mutex<Sending>>,
     patience: Duration,
-    /// Only bodies that do not end with their first frame need it.
+    /// Over HTTP/1, only bodies that do not end with their first frame need it.
     watch: Option<AbortOnDropHandle<()>>,
 }
 
 struct Sending {
     /// With the mark that it is in flight; none if it was given up.
     body: Option<(Body, TaskTrackerToken)>,
-    /// Since when the client has what came last, and has not asked for more.
+    /// Since when the client has what came last, the head at first, and has not asked for more.
     since: Option<Instant>,
 }
 
 impl Unread {
-    pub(crate) fn new(body: Body, token: TaskTrackerToken, patience: Duration) -> Self {
+    pub(crate) fn new(
+        body: Body,
+        token: TaskTrackerToken,
+        patience: Duration,
+        version: Version,
+    ) -> Self {
+        let may_wait = version == Version::HTTP_2 && !body.is_end_stream();
         let sending = Sending {
             body: Some((body, token)),
-            since: None,
+            since: Some(Instant::now()),
         };
-        Self {
+        let mut unread = Self {
             sending: Arc::new(Mutex::new(sending)),
             patience,
             watch: None,
+        };
+        if may_wait {
+            unread.watch();
         }
+        unread
+    }
+
+    fn watch(&mut self) {
+        let watch = watch(Arc::clone(&self.sending), self.patience);
+        self.watch = Some(AbortOnDropHandle::new(tokio::spawn(watch)));
     }
 }
 
@@ -63,11 +80,11 @@ impl http_body::Body for Unread {
         let frame = Pin::new(&mut *body).poll_frame(cx);
         let goes_on = !body.is_end_stream();
         sending.since = matches!(frame, Poll::Ready(Some(Ok(_)))).then(Instant::now);
-        if sending.since.is_some() && goes_on && this.watch.is_none() {
-            let watch = watch(Arc::clone(&this.sending), this.patience);
-            this.watch = Some(AbortOnDropHandle::new(tokio::spawn(watch)));
-        }
+        let is_unread = sending.since.is_some() && goes_on;
         drop(sending);
+        if is_unread && this.watch.is_none() {
+            this.watch();
+        }
         frame
     }
 

@@ -198,6 +198,19 @@ async fn an_answer_that_is_not_read_is_given_up() {
     }
 }
 
+/// hyper keeps a body that has ended until there is room for it.
+#[tokio::test]
+async fn an_answer_for_which_its_client_has_no_room_is_given_up() {
+    let upstream = Upstream::saying("answer").await;
+    let limits = ["--pause-timeout", "500ms", "--idle-timeout", "500ms"];
+    let gateway = Gateway::with(&[&upstream.at("/")], &limits).await;
+
+    let mut connection = Connection::open_without_room(gateway.address).await;
+    let _answer = connection.begin(empty("GET", "/")).await.unwrap();
+
+    eventually("its connection is closed", || connection.is_closed()).await;
+}
+
 #[tokio::test]
 async fn an_answer_that_is_read_goes_on() {
     for client in Protocol::ALL {

@@ -52,6 +52,21 @@ enum Sender {
 }
 
 impl Connection {
+    /// Of a client that has no room for bodies.
+    pub(crate) async fn open_without_room(address: SocketAddr) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake(stream)
+            .await
+            .unwrap();
+        tokio::spawn(async { _ = connection.await });
+        Self {
+            address,
+            sender: Sender::Http2(sender),
+        }
+    }
+
     pub(crate) async fn open(protocol: Protocol, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
