@@ -49,6 +49,7 @@
 
 mod admission;
 mod config;
+mod invalid;
 mod machine;
 mod outcome;
 mod state;
@@ -60,7 +61,8 @@ mod loom;
 
 pub use self::{
     admission::{Admission, Refusal, Rejection, Ticket},
-    config::{BreakerConfig, InvalidBreaker, Rules, Window},
+    config::{BreakerConfig, Rules, Window},
+    invalid::InvalidBreaker,
     machine::Machine,
     outcome::{Outcome, Report},
     state::{Counts, Reason, State, Transition, Trip},
