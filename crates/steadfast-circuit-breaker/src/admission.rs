@@ -140,7 +140,7 @@ impl Pass {
         is_callers && !self.has_waited(deadline, now)
     }
 
-    /// Whether the call waited for so long that a healthy destination would have answered: for the least wait, or for most of a
+    /// Whether the call waited for so long that a healthy destination would have answered: for the least wait, or for half of a
     /// limit that was chosen for it.
     fn has_waited(&self, deadline: Deadline, now: Instant) -> bool {
         let least = self.shared().rules().config().least_wait();

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::StreamExt;
 use h2::Reason;
-use steadfast::circuit_breaker::{CircuitBreaker, Guarded, State};
+use steadfast::circuit_breaker::{BreakerConfig, CircuitBreaker, Guarded, State};
 use tokio::sync::Notify;
 use tonic::{
     Code, Request, Status, metadata::MetadataMap, service::interceptor::InterceptedService,
@@ -294,18 +294,19 @@ async fn a_body_that_ends_without_trailers_has_failed() {
 
 #[tokio::test]
 async fn calls_that_run_out_of_their_own_time_open_it_unless_they_are_in_a_hurry() {
-    for (time, state) in [(5, State::Closed), (200, State::Open)] {
-        let breaker = breaker();
+    for (least, state) in [(30_000, State::Closed), (10, State::Open)] {
+        let least = Duration::from_millis(least);
+        let breaker = configured(BreakerConfig::default().with_least_wait(least));
         let echo = Echo::new((0..5).map(|_| Step::Hang));
         let mut client = client(&echo, &breaker).await;
 
         for _ in 0..5 {
             let mut request = Request::new(saying("hello"));
-            request.set_timeout(Duration::from_millis(time));
+            request.set_timeout(Duration::from_millis(50));
             within(client.say(request)).await.unwrap_err();
         }
 
-        assert_eq!(breaker.state(), state, "{time} ms");
+        assert_eq!(breaker.state(), state, "{least:?}");
     }
 }
 

@@ -105,7 +105,7 @@ async fn an_answer_counts_although_its_caller_is_in_a_hurry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn most_of_a_limit_is_enough_and_the_rest_of_one_is_not() {
+async fn half_of_a_limit_is_enough_and_less_is_not() {
     for (length, used, failures) in [
         (secs(1), millis(999), 0),
         (secs(1), millis(901), 0),

@@ -2,7 +2,6 @@ use std::{
     error::Error,
     fmt,
     future::poll_fn,
-    iter::successors,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::LengthLimitError;
 
 use super::{Captured, Reservation};
-use crate::BoxError;
+use crate::{BoxError, classify::sources};
 
 /// Reads a body into memory up to a limit, and gives back what it read and the rest where it stopped short.
 ///
@@ -172,7 +171,7 @@ const UNSEEN_FRAME: u64 = 16 << 10;
 /// as well.
 #[must_use]
 pub fn ended_by_limit(error: &(dyn Error + 'static)) -> bool {
-    successors(Some(error), |error| (*error).source()).any(|error| error.is::<LengthLimitError>())
+    sources(error).any(|error| error.is::<LengthLimitError>())
 }
 
 impl<B> fmt::Debug for Collector<B> {

@@ -11,6 +11,7 @@ mod view;
 
 use steadfast_core::verdict::{Cause, Failure, SafetyClass, Verdict};
 
+pub(crate) use self::transport::sources;
 pub use self::{
     grpc::GrpcRules,
     head::ResponseHead,

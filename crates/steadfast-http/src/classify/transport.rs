@@ -298,6 +298,13 @@ impl Chain {
     }
 }
 
+/// The error and all beneath it.
+pub(crate) fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| beneath(*error)).take(MAX_DEPTH)
+}
+
 /// The next error of the chain. The source of an I/O error is that of the error inside it, which would be passed over.
 fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().map(io::Error::get_ref) {
@@ -331,8 +338,7 @@ fn unconnected(error: &(dyn Error + 'static)) -> Verdict {
                 .downcast_ref::<io::Error>()
                 .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     };
-    let mut chain = std::iter::successors(Some(error), |error| beneath(*error)).take(MAX_DEPTH);
-    let cause = if chain.any(timed_out) {
+    let cause = if sources(error).any(timed_out) {
         Cause::Elapsed
     } else {
         Cause::Fault
